@@ -1,0 +1,1 @@
+"""Fine-tuning methods and trials of the theory on real language models."""

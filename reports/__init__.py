@@ -1,0 +1,1 @@
+"""Records and the Markdown pages that are generated from them."""

@@ -1,0 +1,1 @@
+"""Simulators that put a theorem beside the simulation of its setting."""
