@@ -1,1 +1,1 @@
-"""Records and the Markdown pages that are generated from them."""
+"""Records of what was run, and the pages, comparisons and audits made from them."""
