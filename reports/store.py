@@ -30,6 +30,7 @@ from reports.machine import machine
 
 __all__ = [
     "KINDS",
+    "LOG_VARIABLE",
     "RECORDS",
     "REPORTS_VARIABLE",
     "SCHEMA",
@@ -59,6 +60,10 @@ __all__ = [
 
 # Environment variable that moves records, pages and figures elsewhere; used by tests and trial runs.
 REPORTS_VARIABLE = "PEFTPROOF_REPORTS"
+
+# Environment variable that names a file to which every write of a record adds a line; the audit reads there
+# which records an item has made, so that no item has to declare them.
+LOG_VARIABLE = "PEFTPROOF_RECORD_LOG"
 
 
 def reports_root() -> Path:
@@ -218,6 +223,10 @@ def write_record(path: str | Path, record: Record) -> None:
         read_record(path)
     head = {"schema": SCHEMA, "id": plain["id"], "digest": digest_of(plain)}
     write_text(path, pretty({**head, **plain}) + "\n")
+    log = os.environ.get(LOG_VARIABLE)
+    if log:
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"{path.resolve()}\n")
 
 
 def write_text(path: str | Path, text: str) -> None:
