@@ -40,8 +40,11 @@ def works(python: Path) -> bool:
 def build(venv: Path, python: Path) -> None:
     """Create the environment and install the locked versions and this checkout into it."""
     unfinished = venv / "unfinished"
-    if unfinished.exists() or not works(python):
-        shutil.rmtree(venv, ignore_errors=True)
+    if venv.exists() and (unfinished.exists() or not works(python)):
+        if not (venv / "pyvenv.cfg").is_file():  # somebody else's folder: not ours to delete
+            msg = f"{venv} exists and is no Python environment: name another folder with VENV=..."
+            raise SystemExit(f"error: {msg}")
+        shutil.rmtree(venv)
     print(f"environment: making {venv} with Python {sys.version.split()[0]}", flush=True)
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     unfinished.touch()
@@ -52,7 +55,7 @@ def build(venv: Path, python: Path) -> None:
 
 
 def main() -> int:
-    """Returns the exit status; one line on stderr when a step failed."""
+    """Return the exit status; say in one line on stderr when a step failed."""
     venv = (ROOT / sys.argv[1]).absolute()
     python = venv / "bin" / "python"
     stamp = venv / "complete"
