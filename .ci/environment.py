@@ -42,8 +42,8 @@ def build(venv: Path, python: Path) -> None:
     unfinished = venv / "unfinished"
     if venv.exists() and (unfinished.exists() or not works(python)):
         if not (venv / "pyvenv.cfg").is_file():  # somebody else's folder: not ours to delete
-            msg = f"{venv} exists and is no Python environment: name another folder with VENV=..."
-            raise SystemExit(f"error: {msg}")
+            msg = f"error: {venv} exists and is no Python environment: name another folder with VENV=..."
+            raise SystemExit(msg)
         shutil.rmtree(venv)
     print(f"environment: making {venv} with Python {sys.version.split()[0]}", flush=True)
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
