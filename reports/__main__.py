@@ -10,14 +10,14 @@ from reports.store import RecordError
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m reports", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 naming the stale pages")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 naming stale pages")
     commands = parser.add_subparsers(dest="command", metavar="{audit}")
     audit = commands.add_parser(
         "audit",
         help="compute every record again and compare with the committed ones",
-        description="Exit 0: nothing differs. 1: a difference or a failed item. 2: bad input. 3: interrupted.",
+        description="Exit 0: nothing differs. 1: a difference or a failure. 2: bad input. 3: interrupted.",
     )
-    audit.add_argument("--budget", default="15m", help="start nothing after this time: 90s, 15m, 2h, none")
+    audit.add_argument("--budget", default="15m", help="start nothing after it: 90s, 15m, 2h, none")
     audit.add_argument("--jobs", type=int, help="processes at a time (default: the number of cores)")
     audit.add_argument("--only", metavar="PATTERN", help="only items whose name holds or matches this")
     audit.add_argument("--list", action="store_true", help="name the items and stop")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 PACKAGES = ("theory", "sims", "llm_experiments", "reports")
 
+
 # Part of the project's own machinery that cannot change an outcome: a page drawn otherwise asks for no new
 # proof.
 _PRESENTATION = ("reports",)
