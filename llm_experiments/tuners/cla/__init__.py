@@ -1,0 +1,1 @@
+"""Cheap LoRA (cLA) and its chained forms as a peft tuner."""
