@@ -67,6 +67,7 @@ class Slice:
 
     @property
     def start(self) -> int:
+        """The first channel."""
         return self.positions[0]
 
     def __len__(self) -> int:
@@ -76,7 +77,8 @@ class Slice:
         """Raises ValueError if a channel lies outside the weight."""
         size = weight.shape[self.axis]
         if min(self.positions) < 0 or max(self.positions) >= size:
-            msg = f"channels of {name} must lie in 0..{size - 1}; got {min(self.positions)}..{max(self.positions)}"
+            low, high = min(self.positions), max(self.positions)
+            msg = f"channels of {name} must lie in 0..{size - 1}; got {low}..{high}"
             raise ValueError(msg)
 
     def index(self, device: torch.device) -> Tensor:
@@ -158,7 +160,7 @@ class SliceLayer(nn.Module, BaseTunerLayer):
     def __init__(self, base_layer: nn.Module, name: str) -> None:
         super().__init__()
         if not isinstance(base_layer, nn.Linear):
-            msg = f"{name} must be a torch.nn.Linear to carry a trainable slice; got {type(base_layer).__name__}"
+            msg = f"{name} must be a torch.nn.Linear to carry a slice; got {type(base_layer).__name__}"
             raise TypeError(msg)
         self.base_layer = base_layer
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
@@ -263,9 +265,7 @@ class SliceLayer(nn.Module, BaseTunerLayer):
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
         """Activates adapters; the weight switches by writing slices, exactly."""
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
-        if self._in_place is not None and (
-            self._in_place not in names or names != list(self.active_adapters)
-        ):
+        if names != list(self.active_adapters):
             self.lift()
         super().set_adapter(names, inference_mode)
         self.place()

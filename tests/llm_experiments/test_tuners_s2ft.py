@@ -573,7 +573,7 @@ def test_activation_selection_without_batches_says_what_to_do(build):
         ({"channels": 1, "layout": "sorted"}, "layout must be one of"),
         ({"channels": 1, "direction": "largest"}, "no meaning for a random selection"),
         ({"channels": 1, "selection": "weight"}, "direction must be largest or smallest"),
-        ({"heads": 1, "target_modules": ["down_proj"]}, "no targeted layer has any"),
+        ({"heads": 1, "target_modules": ["down_proj"]}, "must meet targeted layers"),
         ({"inputs": 1, "target_modules": ["embed_tokens"]}, "must be a torch.nn.Linear"),
         ({"channels": 1, "selected": {"model.layers.0/channels": [1]}}, "is missing"),
     ],

@@ -34,7 +34,7 @@ class S2FTConfig(PeftConfig):
             index and adds a skinny product.
         seed: seed of the random selection.
         selected: the choice itself, structure name -> head or channel numbers in the original order.
-            Filled at injection and saved, so that an adapter loads without calibration data or random numbers.
+            Filled at injection and saved, so that an adapter loads without data or random numbers.
         perturb: start from noisy slices instead of the pretrained ones; for tests.
         exclude_modules, modules_to_save, layers_to_transform, layers_pattern: as in peft's other tuners.
     """
