@@ -1,0 +1,459 @@
+"""The kit of words: proofs that hold for every dimension.
+
+A matrix is a combination of words in letters and their transposes, a scalar a polynomial in traces of words,
+norms and named numbers. Defined objects bring rewriting rules that follow from their definitions (for
+Y = pinv(w): w Y w = w, Y w Y = Y, (w Y)' = w Y, (Y w)' = Y w and their consequences). Both sides of a
+conclusion are brought to a normal form by those rules, by hypotheses that the proof names, by cyclicity of
+the trace and by tr(w) = tr(w'). Equal normal forms prove an equality for every size, since no size was used.
+
+An inequality is proved by writing right minus left as a sum of quantities that are non-negative for a stated
+reason: squares, traces against a matrix that a hypothesis calls psd, submultiplicativity, Eckart-Young.
+Rewriting that stops too early can only fail to prove; it cannot prove something false. Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from theory.protocol import Instance, Kit, Mat, NotHere, Relation, Statement
+
+Letter = tuple[str, bool]  # name, transposed
+Word = tuple[Letter, ...]
+Monomial = tuple[Any, ...]  # sorted generators: names, traces, norms
+STEPS = 20_000  # rewriting steps before a proof is given up
+
+
+class ProofFails(Exception):
+    """The proof does not establish the conclusion; the message shows what is left over."""
+
+
+class Poly:
+    """A scalar: a polynomial with rational coefficients in commuting generators."""
+
+    __slots__ = ("terms",)
+
+    def __init__(self, terms: Mapping[Monomial, Fraction]) -> None:
+        self.terms = {m: c for m, c in terms.items() if c}
+
+    @staticmethod
+    def of(value: Any) -> Poly:
+        """A constant as a polynomial."""
+        return value if isinstance(value, Poly) else Poly({(): Fraction(value)})
+
+    @staticmethod
+    def gen(generator: Any) -> Poly:
+        """A single generator."""
+        return Poly({(generator,): Fraction(1)})
+
+    def __add__(self, other: Any) -> Poly:
+        terms = dict(self.terms)
+        for m, c in Poly.of(other).terms.items():
+            terms[m] = terms.get(m, Fraction(0)) + c
+        return Poly(terms)
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Poly:
+        return Poly({m: -c for m, c in self.terms.items()})
+
+    def __sub__(self, other: Any) -> Poly:
+        return self + (-Poly.of(other))
+
+    def __rsub__(self, other: Any) -> Poly:
+        return Poly.of(other) - self
+
+    def __mul__(self, other: Any) -> Any:
+        if isinstance(other, Mat):
+            return other.kit.scale(self, other)
+        total = Poly({})
+        for m, c in self.terms.items():
+            for n, d in Poly.of(other).terms.items():
+                total = total + _product(m, n, c * d)
+        return total
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> Poly:
+        divisor = Poly.of(other).terms
+        if list(divisor) != [()]:
+            raise NotHere("division by something that is not a constant; multiply it out")
+        return Poly({m: c / divisor[()] for m, c in self.terms.items()})
+
+    def __str__(self) -> str:
+        parts = [f"{c}" + "".join(f"*{_show(g)}" for g in m) for m, c in sorted(self.terms.items(), key=repr)]
+        return " + ".join(parts) or "0"
+
+
+@dataclass(frozen=True)
+class Root:
+    """The generator sqrt(of); its square is ``of`` again."""
+
+    radicand: tuple[tuple[Monomial, Fraction], ...]
+
+
+def _product(m: Monomial, n: Monomial, c: Fraction) -> Poly:
+    joined = sorted([*m, *n], key=repr)
+    for i in range(len(joined) - 1):
+        if isinstance(joined[i], Root) and joined[i] == joined[i + 1]:
+            rest = tuple(joined[:i] + joined[i + 2 :])
+            return Poly({rest: c}) * Poly(dict(joined[i].radicand))  # type: ignore[no-any-return]
+    return Poly({tuple(joined): c})
+
+
+def _show(generator: Any) -> str:
+    if isinstance(generator, tuple) and len(generator) == 2 and isinstance(generator[1], tuple):
+        return f"{generator[0]}({' '.join(n + (chr(39) if t else '') for n, t in generator[1])})"
+    return str(generator)
+
+
+@dataclass(frozen=True)
+class NonNegative:
+    """A scalar known to be non-negative, and why; closed under sums and products."""
+
+    value: Poly
+    reason: str
+
+    def __add__(self, other: NonNegative) -> NonNegative:
+        return NonNegative(self.value + other.value, f"{self.reason}; {other.reason}")
+
+    def __mul__(self, other: NonNegative) -> NonNegative:
+        return NonNegative(self.value * other.value, f"{self.reason} times {other.reason}")
+
+
+class Words(Kit):
+    """Evaluation in the free algebra with transposition modulo the rules of the defined objects."""
+
+    kind = "words"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.symmetric: set[str] = set()
+        self.rules: list[tuple[Word, Mat]] = []
+        self._known: dict[Any, Mat] = {}
+        self._projectors: list[tuple[Mat, Mat]] = []  # projector and a matrix that spans its space
+
+    # -- letters and instances --------------------------------------------------------------------------
+    def letter(self, name: str, rows: Any, columns: Any, symmetric: bool = False) -> Mat:
+        """A letter: a matrix about which nothing is known but its shape and symmetry."""
+        if symmetric:
+            self.symmetric.add(name)
+        return Mat(self, {((name, False),): Poly.of(1)}, (rows, columns))
+
+    def number(self, name: str) -> Poly:
+        """A named real number."""
+        return Poly.gen(name)
+
+    def _combo(self, data: Mapping[Word, Poly], shape: tuple[Any, Any]) -> Mat:
+        return Mat(self, {w: c for w, c in data.items() if c.terms}, shape)
+
+    # -- ring operations ----------------------------------------------------------------------------------
+    def num(self, value: Any) -> Any:
+        return Poly.of(value)
+
+    def eye(self, n: Any) -> Mat:
+        return Mat(self, {(): Poly.of(1)}, (n, n))
+
+    def zeros(self, m: Any, n: Any) -> Mat:
+        return Mat(self, {}, (m, n))
+
+    def matmul(self, A: Mat, B: Mat) -> Mat:
+        out: dict[Word, Poly] = {}
+        for v, c in A.data.items():
+            for w, d in B.data.items():
+                out[v + w] = out.get(v + w, Poly({})) + c * d
+        return self.normal(self._combo(out, (A.shape[0], B.shape[1])))
+
+    def add(self, A: Mat, B: Mat) -> Mat:
+        out = dict(A.data)
+        for w, c in B.data.items():
+            out[w] = out.get(w, Poly({})) + c
+        return self._combo(out, A.shape)
+
+    def scale(self, c: Any, A: Mat) -> Mat:
+        return self._combo({w: Poly.of(c) * d for w, d in A.data.items()}, A.shape)
+
+    def transpose(self, A: Mat) -> Mat:
+        return self.normal(self._combo({self._star(w): c for w, c in A.data.items()}, (A.shape[1], A.shape[0])))
+
+    def _star(self, word: Word) -> Word:
+        return tuple((n, not t and n not in self.symmetric) for n, t in reversed(word))
+
+    # -- rewriting ----------------------------------------------------------------------------------------
+    def rule(self, word: Word, value: Mat, transposed: bool = True) -> None:
+        """Rewrite `word` as `value`, and its transpose likewise; the caller answers for word = value."""
+        both = ((word, value), (self._star(word), self.transpose(value)))
+        for w, v in both if transposed else both[:1]:
+            if v.data.keys() != {w} and all(w != known for known, _ in self.rules):
+                self.rules.append((w, v))
+
+    def _steps(self, word: Word) -> Iterator[Mat]:
+        """Every way of applying one rule once."""
+        for pattern, value in self.rules:
+            size = len(pattern)
+            for i in range(len(word) - size + 1):
+                if word[i : i + size] == pattern:
+                    before, after = word[:i], word[i + size :]
+                    yield Mat(self, {before + w + after: c for w, c in value.data.items()}, (None, None))
+
+    def normal(self, A: Mat) -> Mat:
+        """The normal form: no rule applies any more."""
+        pending, done = dict(A.data), {}
+        for _ in range(STEPS):
+            if not pending:
+                return self._combo(done, A.shape)
+            word, c = pending.popitem()
+            step = next(self._steps(word), None)
+            if step is None:
+                done[word] = done.get(word, Poly({})) + c
+            else:
+                for w, d in step.data.items():
+                    pending[w] = pending.get(w, Poly({})) + c * d
+        raise ProofFails("rewriting does not end; orient a hypothesis the other way")
+
+    def tr(self, A: Mat) -> Any:
+        total = Poly({})
+        for word, c in self.normal(A).data.items():
+            total = total + c * self._trace(word, A.shape[0], 0)
+        return total
+
+    def _trace(self, word: Word, size: Any, depth: int) -> Poly:
+        if not word:
+            return Poly.gen(f"dim {size}")
+        if depth > 200:
+            raise ProofFails("rewriting under the trace does not end")
+        seen, frontier = {word}, [word]
+        while frontier:  # words of one length that have the same trace, until a rule shortens one of them
+            current = frontier.pop()
+            same = [current[1:] + current[:1], self._star(current)]
+            for step in self._steps(current):
+                if len(step.data) == 1 and all(len(w) == len(word) and str(c) == "1" for w, c in step.data.items()):
+                    same += step.data
+                    continue
+                total = Poly({})
+                for w, c in step.data.items():
+                    total = total + c * self._trace(w, size, depth + 1)
+                return total
+            frontier += [w for w in dict.fromkeys(same) if w not in seen]
+            seen.update(same)
+        return Poly.gen(("tr", min(seen)))
+
+    # -- defined objects ----------------------------------------------------------------------------------
+    def _key(self, kind: str, A: Mat, *more: Any) -> Any:
+        return (kind, tuple(sorted((w, str(c)) for w, c in A.data.items())), *more)
+
+    def _single(self, A: Mat) -> Word | None:
+        if len(A.data) == 1:
+            ((word, c),) = A.data.items()
+            if str(c) == "1" and word:
+                return word  # type: ignore[no-any-return]
+        return None
+
+    def _orient(self, left: Mat, right: Mat) -> None:
+        """Add left = right as a rule on the largest word of left."""
+        if not left.data:
+            raise NotHere("an equation whose left side is zero; state it the other way round")
+        lead = max(left.data, key=lambda w: (len(w), w))
+        c = left.data[lead]
+        if list(c.terms) != [()]:
+            raise NotHere("an equation whose leading coefficient is not a constant")
+        rest = self._combo({w: d for w, d in left.data.items() if w != lead}, left.shape)
+        self.rule(lead, self.scale(Poly.of(1) / c, right - rest))
+
+    def proj(self, A: Mat) -> Mat:
+        A = self.normal(A)
+        key = self._key("proj", A)
+        if key not in self._known:
+            P = self.letter(f"P{len(self._known)}", A.shape[0], A.shape[0], symmetric=True)
+            self._known[key] = P
+            (p,) = P.data
+            self.rule(p + p, P)
+            if A.data:
+                lead = max(A.data, key=lambda w: (len(w), w))
+                rest = self._combo({w: d for w, d in A.data.items() if w != lead}, A.shape)
+                self.rule(p + lead, self.scale(Poly.of(1) / A.data[lead], A - self._prepend(p, rest)))
+            self._nest(P, A)
+        return self._known[key]
+
+    def _nest(self, P: Mat, A: Mat) -> None:
+        """Projectors whose spaces contain one another: P0 A = A gives P0 P = P."""
+        for other, B in self._projectors:
+            for outer, inner, spans in ((other, P, A), (P, other, B)):
+                if self.normal(outer @ spans).data.keys() == spans.data.keys() and not (outer @ spans - spans).data:
+                    ((o, _),), ((i, _),) = outer.data.items(), inner.data.items()
+                    self.rule(o + i, inner)
+        self._projectors.append((P, A))
+
+    def _prepend(self, p: Word, A: Mat) -> Mat:
+        return self._combo({p + w: c for w, c in A.data.items()}, A.shape)
+
+    def pinv(self, A: Mat) -> Mat:
+        A = self.normal(A)
+        key = self._key("pinv", A)
+        if key in self._known:
+            return self._known[key]
+        word = self._single(A)
+        if word is None:
+            raise NotHere("the pseudo-inverse of a sum; give the sum a letter of its own")
+        even = self._star(word) == word
+        Y = self.letter(f"Y{len(self._known)}", A.shape[1], A.shape[0], symmetric=even)
+        self._known[key] = Y
+        (y,) = Y.data
+        value = self._combo({word: Poly.of(1)}, A.shape)
+        star = self._star(word)
+        self.rule(word + y + word, value)
+        self.rule(y + word + y, Y)
+        if even:  # then Y A = A Y, A A Y = A and A Y Y = Y
+            self.rule(y + word, self._combo({word + y: Poly.of(1)}, (A.shape[1], A.shape[1])), transposed=False)
+            self.rule(word + word + y, value)
+            self.rule(word + y + y, Y)
+        else:
+            ystar = self._star(y)
+            self.rule(ystar + star, self._combo({word + y: Poly.of(1)}, (A.shape[0], A.shape[0])))
+            self.rule(star + ystar, self._combo({y + word: Poly.of(1)}, (A.shape[1], A.shape[1])))
+            self.rule(star + word + y, self._combo({star: Poly.of(1)}, (A.shape[1], A.shape[0])))
+            self.rule(y + word + star, self._combo({star: Poly.of(1)}, (A.shape[1], A.shape[0])))
+        return Y
+
+    def inv(self, A: Mat) -> Mat:
+        Y = self.pinv(A)
+        word, ((y, _),) = self._single(A), Y.data.items()
+        if word is None:
+            raise NotHere("the inverse of a sum")
+        for pair in (word + y, y + word):
+            self.rules.insert(0, (pair, self.eye(A.shape[0])))
+        return Y
+
+    def sqrtm(self, S: Mat, label: str) -> Mat:
+        S = self.normal(S)
+        key = self._key("root", S)
+        if key not in self._known:
+            R = self.letter(label, S.shape[0], S.shape[0], symmetric=True)
+            self._known[key] = R
+            ((r, _),) = R.data.items()
+            word = self._single(S)
+            if word is not None and len(word) > 2:
+                self.rule(word, self._combo({r + r: Poly.of(1)}, S.shape))
+            else:
+                self.rule(r + r, S)
+        return self._known[key]
+
+    def svd_r(self, A: Mat, r: Any, label: str) -> Mat:
+        """A Q, where Q projects on the top r right singular vectors: Q commutes with A'A."""
+        A = self.normal(A)
+        key = self._key("svd", A, str(r))
+        if key not in self._known:
+            Q = self.letter(f"Q[{label}]", A.shape[1], A.shape[1], symmetric=True)
+            self._known[key] = Q
+            ((q, _),) = Q.data.items()
+            self.rule(q + q, Q)
+            gram = self._single(A.T @ A)
+            if gram is not None:
+                self.rule(q + gram, self._combo({gram + q: Poly.of(1)}, Q.shape), transposed=False)
+        return A @ self._known[key]
+
+    def cols(self, A: Mat, S: Any) -> Mat:
+        key = ("cols", str(S), str(A.shape[1]))
+        if key not in self._known:
+            U = self.letter(f"U[{S}]", A.shape[1], f"|{S}|")
+            self._known[key] = U
+            ((u, _),) = U.data.items()
+            self.rule(self._star(u) + u, self.eye(U.shape[1]))
+        return A @ self._known[key]
+
+    # -- scalars ------------------------------------------------------------------------------------------
+    def sqrt(self, a: Any) -> Any:
+        p = Poly.of(a)
+        return Poly.gen(Root(tuple(sorted(p.terms.items(), key=repr))))
+
+    def op(self, A: Mat) -> Any:
+        return Poly.gen(self._key("op", self.normal(A)))
+
+    def rank(self, A: Mat) -> Any:
+        return Poly.gen(self._key("rank", self.normal(A)))
+
+    def tail2(self, A: Mat, r: Any) -> Any:
+        return self.fro2(A - self.svd_r(A, r, f"tail {len(self._known)}"))
+
+    # -- what a proof may use -------------------------------------------------------------------------------
+    def use(self, hypothesis: str) -> None:
+        """Turn the hypothesis of that name, an equation between matrices, into a rule (left side -> right)."""
+        relation = dict(self.givens).get(hypothesis)
+        if relation is None or relation.op != "eq" or not isinstance(relation.args[0], Mat):
+            raise ProofFails(f"there is no hypothesis {hypothesis!r} that equates two matrices")
+        self._orient(self.normal(relation.args[0]), self.normal(relation.args[1]))
+
+    def square(self, Z: Mat, times: Any = 1) -> NonNegative:
+        """``times |Z|_F^2``, times a non-negative rational."""
+        c = Fraction(times)
+        if c < 0:
+            raise ProofFails(f"a square with the negative factor {c}")
+        return NonNegative(c * self.fro2(Z), "a square")
+
+    def against_psd(self, hypothesis: str, Z: Mat) -> NonNegative:
+        """tr(Z' S Z) for the S that a hypothesis calls psd."""
+        relation = dict(self.givens).get(hypothesis)
+        if relation is None or relation.op != "psd":
+            raise ProofFails(f"there is no hypothesis {hypothesis!r} that calls a matrix psd")
+        return NonNegative(self.tr(Z.T @ relation.args[0] @ Z), f"{hypothesis}")
+
+    def hypothesis(self, name: str) -> NonNegative:
+        """Right minus left of a hypothesis a <= b or a < b."""
+        relation = dict(self.givens).get(name)
+        if relation is None or relation.op not in ("le", "lt"):
+            raise ProofFails(f"there is no hypothesis {name!r} of the form a <= b")
+        return NonNegative(Poly.of(relation.args[1]) - relation.args[0], name)
+
+    def submultiplicative(self, A: Mat, Z: Mat) -> NonNegative:
+        """|A|^2 |Z|_F^2 - |A Z|_F^2 with the spectral norm of A."""
+        return NonNegative(self.op(A) * self.op(A) * self.fro2(Z) - self.fro2(A @ Z), "|AZ|_F <= |A| |Z|_F")
+
+    def eckart_young(self, A: Mat, r: Any, left: Mat, K: Mat, right: Mat) -> NonNegative:
+        """|A - B|_F^2 - |A - SVD_r(A)|_F^2 for B = left SVD_r(K) right, whose rank is at most r."""
+        B = left @ self.svd_r(K, r, f"part {len(self._known)}") @ right
+        best = self.svd_r(A, r, f"best {len(self._known)}")
+        return NonNegative(self.fro2(A - B) - self.fro2(A - best), "Eckart-Young")
+
+    # -- deciding -----------------------------------------------------------------------------------------
+    def prove(self, statement: Statement, x: Instance, proof: Callable[[Words, Instance], Mapping[str, Sequence[NonNegative]]] | None) -> dict[str, str]:
+        """Check a proof of every conclusion; returns conclusion -> its normal form and reasons.
+
+        The statement runs twice: the proof may add rules (hypotheses it uses), after which both sides are
+        reduced again.
+
+        Raises:
+            ProofFails: A conclusion is not established; the message shows the difference that remains.
+        """
+        self.collect(statement, x)
+        terms = dict(proof(self, x)) if proof else {}
+        givens, claims = self.collect(statement, x)
+        del givens
+        if proof:
+            terms = dict(proof(self, x))
+        unknown = set(terms) - {n for n, _ in claims}
+        if unknown:
+            raise ProofFails(f"the proof speaks of {sorted(unknown)}, which the statement does not claim")
+        return {name: self._establish(name, relation, terms.get(name, ())) for name, relation in claims}
+
+    def _establish(self, name: str, relation: Relation, terms: Sequence[NonNegative]) -> str:
+        if relation.op == "eq":
+            left, right = relation.args
+            rest: Any = self.normal(left - right).data if isinstance(left, Mat) else (Poly.of(left) - right).terms
+            if rest:
+                shown = self._describe(left - right) if isinstance(left, Mat) else str(Poly.of(left) - right)
+                raise ProofFails(f"{name}: left - right = {shown}")
+            return "equal normal forms: " + (self._describe(left) if isinstance(left, Mat) else str(Poly.of(left)))
+        if relation.op == "le":
+            rest_poly = Poly.of(relation.args[1]) - relation.args[0]
+            for term in terms:
+                rest_poly = rest_poly - term.value
+            if rest_poly.terms:
+                raise ProofFails(f"{name}: right - left - (non-negative terms) = {rest_poly}")
+            return "right - left = sum of: " + "; ".join(t.reason for t in terms)
+        raise NotHere(f"a proof of a relation {relation.op!r}")
+
+    def _describe(self, A: Mat) -> str:
+        words = sorted(self.normal(A).data.items(), key=repr)
+        return " + ".join(f"({c}) " + " ".join(n + ("'" if t else "") for n, t in w) for w, c in words) or "0"
