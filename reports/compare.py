@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +37,8 @@ class Difference:
 def compare_records(before: Record, after: Record) -> list[Difference]:
     """Return every difference between two records of the same thing, in the order of their fields.
 
-    Statuses, certificates and exact values must be equal; floats agree to a relative 1e-6. What lies under an
-    `evidence.search`, and an attained ratio kept as a float, is what a search met on the way: reported as
+    Statuses, certificates and exact values must be equal; floats agree to a relative 1e-6. What lies under a
+    field `search`, and an attained ratio kept as a float, is what a search met on the way: reported as
     information. `key` and `digest` follow from the rest and are not compared.
     """
     skipped = ("key", "digest")
@@ -64,7 +65,8 @@ def _compare(before: Any, after: Any, place: str, found: list[Difference]) -> No
             _compare(left, right, f"{place}[{i}]", found)
     elif not _same(before, after):
         numbers = isinstance(before, float) or isinstance(after, float)
-        information = ".evidence.search" in f".{place}" or (place.endswith("tightness.ratio") and numbers)
+        searched = re.search(r"(^|\.)search(\.|\[|$)", place) is not None
+        information = searched or (place.endswith("tightness.ratio") and numbers)
         found.append(Difference(place, _short(before), _short(after), information))
 
 

@@ -67,6 +67,15 @@ def _texts(value: Any) -> tuple[str, list[str]]:
     return words, [latex] if isinstance(latex, str) else [str(line) for line in latex]
 
 
+def _formal(latex: Any) -> Record:
+    """Return the LaTeX of a reading's text in three parts; empty lists where the record has none."""
+    parts = latex if isinstance(latex, dict) else {}
+    return {
+        name: [str(line) for line in parts.get(name, [])]
+        for name in ("definitions", "hypotheses", "conclusions")
+    }
+
+
 def _place(source: Any) -> str:
     if isinstance(source, dict):
         return str(source.get("place") or source.get("paper") or "")
@@ -114,18 +123,16 @@ def _sides(certificate: Any) -> list[Record]:
     ]
 
 
-def _tightness(tightness: Record | None) -> str:
-    if not tightness:
+def _tightness(verdict: Record) -> str:
+    """Return how tight a bound is: the exact ratio of its sides on the instance that the record keeps."""
+    tightness = verdict["tightness"]
+    if not tightness or tightness["ratio"] is None:
         return ""
-    ratio, sharp = tightness["ratio"], tightness["sharp"]
-    parts = [f"largest left / right found {format.number(ratio)}"] if ratio is not None else []
-    if sharp is True:
-        parts.append("the bound is attained")
-    elif sharp is False:
-        parts.append("the bound is not known to be attained")
-    elif sharp:
-        parts.append(_words(sharp))
-    return ", ".join(parts) + "." if parts else ""
+    if tightness["sharp"]:
+        where = "on the sharpest instance known"
+    else:
+        where = "on the counterexample" if verdict["status"] == "refuted" else "at most, as far as found"
+    return f"left / right is {format.number(tightness['ratio'])} {where}."
 
 
 def _controls(controls: Iterable[Record]) -> list[Record]:
@@ -139,34 +146,39 @@ def _controls(controls: Iterable[Record]) -> list[Record]:
     ]
 
 
-def _verdict(verdict: Record, record: str) -> Record:
-    certificate = verdict["certificate"]
+def _equations(instance: Any) -> list[str]:
+    return format.equations(instance) if isinstance(instance, dict) else []
+
+
+def _verdict(verdict: Record, claim: Record, record: str) -> Record:
+    certificate = verdict["certificate"] if isinstance(verdict["certificate"], dict) else {}
     refuted = verdict["status"] == "refuted"
-    instance = certificate.get("instance") if refuted and isinstance(certificate, dict) else None
-    words, latex = _texts(verdict.get("statement"))
-    open_instance = verdict.get("open_instance")
+    sentence = verdict.get("sentence") or ""
+    instances = verdict["evidence"]["instances"]
+    further = instances.get("open counterexample") if isinstance(instances, dict) else None
     search = verdict["evidence"]["search"]
     repair = verdict["repair"]
     shown: Record = {
         "reading": verdict["reading"],
         "label": LABELS[verdict["status"]],
         "scope": _words(verdict["scope"]) if verdict["scope"] else "",
-        "solver": f"rests on {certificate['rests_on']}"
-        if isinstance(certificate, dict) and "rests_on" in certificate
-        else "",
-        "text": words,
-        "latex": latex,
+        "about": f"rests on {certificate['rests_on']}"
+        if "rests_on" in certificate
+        else str(certificate.get("about", "")),
+        "text": sentence if sentence != _texts(claim["statement"])[0] else "",
+        "formal": _formal((claim.get("latex") or {}).get(verdict["reading"])),
         "vacuous": (
             "the statement holds for want of content" if verdict["vacuous"] is True else verdict["vacuous"]
         )
         or "",
         "why": _reason(verdict) if verdict["status"] in ("supported", "undecided") else "",
-        "instance": format.equations(instance) if isinstance(instance, dict) else [],
-        "breaks": certificate.get("breaks", []) if isinstance(certificate, dict) else [],
+        "instance": _equations(certificate.get("instance")) if refuted else [],
+        "breaks": certificate.get("breaks", []),
         "sides": _sides(certificate) if refuted else [],
-        "open_instance": format.equations(open_instance) if isinstance(open_instance, dict) else [],
-        "tightness": _tightness(verdict["tightness"]),
-        "unused": verdict.get("unused") or [],
+        "open_instance": _equations(further),
+        "tightness": _tightness(verdict),
+        "sharp": _equations((verdict["tightness"] or {}).get("sharp")),
+        "unused": verdict.get("unused_hypotheses") or [],
         "search": [(name, _words(value)) for name, value in search.items()]
         if isinstance(search, dict)
         else [],
@@ -178,7 +190,9 @@ def _verdict(verdict: Record, record: str) -> Record:
         words, latex = _texts(repair["statement"])
         shown["repair"] = {
             "label": SHORT[repair["status"]],
-            "scope": _words(repair["scope"]) if repair["scope"] else "",
+            "why": repair.get("reason") or "",
+            "ratio": format.number(repair.get("ratio")),
+            "necessary": {name: _equations(at) for name, at in (repair.get("necessary") or {}).items()},
             "text": words,
             "latex": latex,
             **_certificate(repair, record),
@@ -231,7 +245,7 @@ def _claim(name: str, claims: dict[str, Record], reached: dict[str, list[str]]) 
         "uses": [_link(used, claims, paper) for used in claim["uses"]],
         "shaken": [_link(below, claims, paper) for below in reached.get(name, [])],
         "brings_down": [_link(above, claims, paper) for above, below in reached.items() if name in below],
-        "verdicts": [_verdict(verdict, record) for verdict in claim["verdicts"]],
+        "verdicts": [_verdict(verdict, claim, record) for verdict in claim["verdicts"]],
         "fallen": graph.has_fallen(claim),
         "record": record,
         "objection": _objection(name),

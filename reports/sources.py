@@ -13,6 +13,7 @@ PACKAGES = ("theory", "sims", "llm_experiments", "reports")
 # Part of the project's own machinery that cannot change an outcome: a page drawn otherwise asks for no new
 # proof.
 _PRESENTATION = ("reports",)
+_DATA = (".lock", ".json", ".toml", ".csv")
 
 
 def closure(files: Iterable[Path], root: Path) -> list[Path]:
@@ -41,7 +42,9 @@ def closure(files: Iterable[Path], root: Path) -> list[Path]:
         tree = ast.parse(file.read_bytes(), filename=str(file))
         for name in _imported(tree, _module_of(file, root)):
             waiting.extend(_files_of(name, root))
-    return sorted(seen)
+    # Data read by a module lies beside it under its name: `assets.lock` belongs to `assets.py`.
+    data = {path for file in seen for path in file.parent.glob(f"{file.stem}.*") if path.suffix in _DATA}
+    return sorted(seen | data)
 
 
 def hashes(files: Iterable[Path], root: Path) -> dict[str, str]:

@@ -1,0 +1,61 @@
+"""Comparing records: exact where exact, tolerant to rounding, lenient to what a search met on its way."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from reports.compare import compare_records
+
+Record = dict[str, Any]
+
+
+def _changed(record: Record, place: list[Any], value: Any) -> Record:
+    other = copy.deepcopy(record)
+    inner = other
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = value
+    return other
+
+
+def test_equal_records_have_no_difference(claim: Record) -> None:
+    assert compare_records(claim, copy.deepcopy(claim)) == []
+
+
+FAILURES = [
+    (["verdicts", 0, "status"], "supported"),
+    (["verdicts", 0, "certificate", "terms", 0, 1], "-1/3"),
+    (["verdicts", 0, "tightness", "ratio"], "2/3"),
+    (["settings", "seed"], 1),
+    (["settings", "seed"], False),
+    (["settings", "tolerance"], 1.00001e-9),
+    (["settings", "tolerance"], "1e-9"),
+    (["settings", "added"], 1),
+    (["uses"], ["toy/other"]),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), FAILURES)
+def test_a_difference_that_matters_is_named(claim: Record, place: list[Any], value: Any) -> None:
+    for pair in (claim, _changed(claim, place, value)), (_changed(claim, place, value), claim):
+        [difference] = compare_records(*pair)
+        assert str(place[0]) in difference.where and not difference.information
+
+
+def test_floats_may_differ_by_rounding(claim: Record) -> None:
+    assert compare_records(claim, _changed(claim, ["settings", "tolerance"], 1e-9 * (1 + 5e-7))) == []
+
+
+def test_what_a_search_met_is_information(claim: Record) -> None:
+    [difference] = compare_records(claim, _changed(claim, ["verdicts", 0, "evidence", "search", "tried"], 7))
+    assert difference.information and "tried" in str(difference)
+    claim["verdicts"][0]["controls"][0]["search"] = {"tried": 1}
+    changed = _changed(claim, ["verdicts", 0, "controls", 0, "search", "tried"], 2)
+    assert [d.information for d in compare_records(claim, changed)] == [True]
+
+
+def test_key_and_digest_are_not_compared(claim: Record) -> None:
+    assert compare_records(claim, claim | {"key": "1" * 64, "digest": "x"}) == []
