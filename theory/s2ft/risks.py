@@ -51,8 +51,8 @@ def crossover_sides(k: Kit, x: Instance, s: Any) -> tuple[Any, Any]:
 def crossover_alignment(k: Kit, x: Instance, sparse: Mat, low_rank: Mat) -> Any:
     """The alignment t at which S2FT and LoRA tie: Bo = W + t D + Z, So = Si, this Z fixed.
 
-    Source: ours. From E_o(F) = |(t D + Z) Si|^2 + (1 - 2 t) gain_F - 2 <F Si, Z Si>: t = 1/2 - <dF Si, Z Si> / (difference
-    of the gains). Needs different gains; x.Z is the part of the shift that is not t D.
+    Source: ours. From E_o(F) = |(t D + Z) Si|^2 + (1 - 2 t) gain_F - 2 <F Si, Z Si>, the tie is at
+    t = 1/2 - <(F_S2FT - F_LoRA) Si, Z Si> / (gain_S2FT - gain_LoRA), which needs different gains.
     """
     gains = k.fro2(sparse @ x.Si) - k.fro2(low_rank @ x.Si)
     return k.num("1/2") - k.dot((sparse - low_rank) @ x.Si, x.Z @ x.Si) / gains
@@ -97,7 +97,8 @@ def variance_lora_leading(k: Kit, x: Instance, s: Any, r: int, rank_M: int, rank
     """The limit of n (E[E_i(LoRA on n samples)] - E_i(LoRA)) for Gaussian data and 1 <= r <= rank_M.
 
     Source: ours. Second-order expansion of the rank-r minimiser around SVD_r(M), sigma_r > sigma_{r+1}: with
-    singular values sig_j of M, a_j the variance of Sig_eff along the j-th left singular vector, and rho_ij = sig_j / sig_i,
+    singular values sig_j of M, a_j the variance of Sig_eff along the j-th left singular vector, and
+    rho_ij = sig_j / sig_i,
     r sum_i a_i + sum_{i<=r<j<=R} (a_i + a_j + sig_j^2) / (1 - rho_ij^2)
     + (rank(A) - R) sum_i a_i + r (tr(P Sig_eff) - sum_{j<=R} a_j), R = rank_M, i over 1..r.
     """
