@@ -23,7 +23,7 @@ audit: ready ## settle every claim, run the simulators, write records, figures a
 	$(PY) -m reports audit --budget $(BUDGET)
 
 audit-full: ready ## the same without a limit in time
-	$(PY) -m reports audit
+	$(PY) -m reports audit --budget none
 
 test: lint ## style, types, proof-checks and unit tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile theory tests

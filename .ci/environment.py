@@ -42,7 +42,7 @@ def build(venv: Path, python: Path) -> None:
     unfinished = venv / "unfinished"
     if venv.exists() and (unfinished.exists() or not works(python)):
         if not (venv / "pyvenv.cfg").is_file():  # somebody else's folder: not ours to delete
-            msg = f"error: {venv} exists and is no Python environment: name another folder with VENV=..."
+            msg = f"error: {venv} is no Python environment: delete it or name another with VENV=..."
             raise SystemExit(msg)
         shutil.rmtree(venv)
     print(f"environment: making {venv} with Python {sys.version.split()[0]}", flush=True)
