@@ -258,12 +258,36 @@ def test_imports_go_one_way(package):
         assert not wrong, f"{file.relative_to(ROOT)} imports {', '.join(sorted(wrong))}"
 
 
+def module_file(name: str) -> Path | None:
+    """The file of one of our modules, also when `name` goes on to something defined in it."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        for file in (
+            ROOT.joinpath(*parts[:end]).with_suffix(".py"),
+            ROOT.joinpath(*parts[:end], "__init__.py"),
+        ):
+            if file.is_file():
+                return file
+    return None
+
+
+def reached(name: str, seen: dict[str, Path | None]) -> dict[str, Path | None]:
+    """Every module that `name` leads to, through our own files."""
+    if name not in seen:
+        seen[name] = module_file(name) if name.split(".")[0] in PACKAGES else None
+        for further in imported(seen[name]) if seen[name] else ():
+            reached(further, seen)
+    return seen
+
+
 @pytest.mark.parametrize("package", ["theory", "sims", "llm_experiments"])
-def test_the_store_is_all_that_others_know_of_reports(package):
+def test_what_the_others_use_of_reports_leads_nowhere_else(package):
     for file in (ROOT / package).rglob("*.py"):
         for name in imported(file):
-            leaf = name == "reports.store" or name.startswith("reports.store.")
-            assert leaf or name.split(".")[0] != "reports", f"{file.relative_to(ROOT)} imports {name}"
+            if name.split(".")[0] == "reports":
+                leads_to = {module.split(".")[0] for module in reached(name, {})}
+                outside = leads_to - sys.stdlib_module_names - {"reports"}
+                assert not outside, f"{file.relative_to(ROOT)} imports {name}, which leads to {outside}"
 
 
 def test_solvers_are_imported_in_the_search_alone_and_only_when_used():
