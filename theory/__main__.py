@@ -13,7 +13,15 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from reports.store import RecordError, compare_records, pretty, read_record, record_path, write_record, write_run
+from reports.store import (
+    RecordError,
+    compare_records,
+    pretty,
+    read_record,
+    record_path,
+    write_record,
+    write_run,
+)
 from theory import recheck as rechecker
 from theory import registry, verdicts
 from theory.checks import stored_searches
@@ -32,7 +40,13 @@ app = typer.Typer(
 out = Console(soft_wrap=True, highlight=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-COLOURS = {"proved": "green", "proved_within": "green", "refuted": "red", "supported": "yellow", "undecided": "magenta"}
+COLOURS = {
+    "proved": "green",
+    "proved_within": "green",
+    "refuted": "red",
+    "supported": "yellow",
+    "undecided": "magenta",
+}
 
 
 def fail(message: str, status: int = 2) -> typer.Exit:
@@ -62,9 +76,15 @@ def searcher(budget: int, seed: int) -> verdicts.Searcher:
 
 @app.command()
 def check(
-    claim_ids: Annotated[list[str] | None, typer.Argument(help="Claims, for example s2ft/lemma_f14_left; all if none.")] = None,
-    write: Annotated[bool, typer.Option("--write", help="Search for counterexamples and write the record.")] = False,
-    search: Annotated[bool, typer.Option(help="With --write: search, or keep the search of the old record.")] = True,
+    claim_ids: Annotated[
+        list[str] | None, typer.Argument(help="Claims, for example s2ft/lemma_f14_left; all if none.")
+    ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Search for counterexamples and write the record.")
+    ] = False,
+    search: Annotated[
+        bool, typer.Option(help="With --write: search, or keep the search of the old record.")
+    ] = True,
     budget: Annotated[int, typer.Option(min=0, help="Evaluations per statement in the search.")] = BUDGET,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     as_json: AsJson = False,
@@ -106,8 +126,16 @@ def _check(entry: registry.Registered, write: bool, search: bool, budget: int, s
         write_record(path, fresh)
         write_run(path, time.perf_counter() - started)
     differences = [] if write else _differences(stored, fresh)
-    shown = [{"reading": v["reading"], "status": v["status"], "repair": (v["repair"] or {}).get("status")} for v in fresh["verdicts"]]
-    return {"id": entry.claim.id, "as_recorded": not differences, "differences": differences, "verdicts": shown}
+    shown = [
+        {"reading": v["reading"], "status": v["status"], "repair": (v["repair"] or {}).get("status")}
+        for v in fresh["verdicts"]
+    ]
+    return {
+        "id": entry.claim.id,
+        "as_recorded": not differences,
+        "differences": differences,
+        "verdicts": shown,
+    }
 
 
 def _differences(stored: Json | None, fresh: Json) -> list[str]:
@@ -121,7 +149,8 @@ def _differences(stored: Json | None, fresh: Json) -> list[str]:
 
 def _print_check(row: Json) -> None:
     shown = "  ".join(
-        f"{v['reading']}: [{COLOURS[v['status']]}]{v['status']}[/]" + (f" (repair {v['repair']})" if v["repair"] else "")
+        f"{v['reading']}: [{COLOURS[v['status']]}]{v['status']}[/]"
+        + (f" (repair {v['repair']})" if v["repair"] else "")
         for v in row["verdicts"]
     )
     out.print(f"{row['id']}  {shown}")
@@ -146,7 +175,9 @@ def list_claims(
     table = Table("claim", "reading", "status", "defect", "headline", box=None)
     for row in rows:
         colour = COLOURS.get(row["status"], "white")
-        table.add_row(row["id"], row["reading"], f"[{colour}]{row['status']}[/]", row["defect"] or "", row["headline"])
+        table.add_row(
+            row["id"], row["reading"], f"[{colour}]{row['status']}[/]", row["defect"] or "", row["headline"]
+        )
     out.print(table)
 
 
@@ -163,7 +194,9 @@ def _recorded_rows(entry: registry.Registered) -> list[Json]:
 @app.command()
 def show(
     claim_id: Annotated[str, typer.Argument(help="A claim, for example s2ft/lemma_f14_left.")],
-    script: Annotated[bool, typer.Option("--script", help="Print a stand-alone program that shows the refutation.")] = False,
+    script: Annotated[
+        bool, typer.Option("--script", help="Print a stand-alone program that shows the refutation.")
+    ] = False,
     latex: Annotated[bool, typer.Option("--latex", help="Print the statement as LaTeX.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -180,7 +213,8 @@ def show(
     try:
         record = read_record(record_path("claims", entry.claim.id))
     except RecordError as error:
-        raise fail(f"{error}; `python -m theory check {entry.claim.id} --write` makes the record") from None
+        msg = f"{error}; `python -m theory check {entry.claim.id} --write` makes the record"
+        raise fail(msg) from None
     if as_json:
         print(pretty(record))
         return
@@ -213,8 +247,15 @@ def _show_text(claim: Claim, record: Json) -> None:
 
 
 def _show_reading(reading: Reading, v: Json) -> None:
-    out.print(f"\n[{COLOURS[v['status']]}]{v['status']}[/]  {v['reading']}" + (f": {reading.sentence}" if reading.sentence else ""))
-    for label, value in (("scope", v["scope"]), ("vacuous", v["vacuous"]), ("reason", v["evidence"].get("reason"))):
+    out.print(
+        f"\n[{COLOURS[v['status']]}]{v['status']}[/]  {v['reading']}"
+        + (f": {reading.sentence}" if reading.sentence else "")
+    )
+    for label, value in (
+        ("scope", v["scope"]),
+        ("vacuous", v["vacuous"]),
+        ("reason", v["evidence"].get("reason")),
+    ):
         if value:
             out.print(f"  {label}: {value}")
     for name, instance in v["evidence"]["instances"].items():
@@ -236,9 +277,13 @@ def _readable(value: Any) -> str:
 
 
 @app.command()
-def recheck(files: Annotated[list[Path] | None, typer.Argument(help="Records; all claims if none.")] = None) -> None:
+def recheck(
+    files: Annotated[list[Path] | None, typer.Argument(help="Records; all claims if none.")] = None,
+) -> None:
     """Decide stored certificates again; the same as `python -I -S theory/recheck.py`."""
-    chosen = [str(f) for f in files or []] or [str(record_path("claims", name)) for name in registry.claim_ids()]
+    chosen = [str(f) for f in files or []] or [
+        str(record_path("claims", name)) for name in registry.claim_ids()
+    ]
     raise typer.Exit(rechecker.main(chosen))
 
 

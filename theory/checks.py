@@ -13,8 +13,7 @@ from reports.store import read_record, record_path
 from theory import verdicts
 from theory.claim import Json, Reading
 from theory.evidence import CheckFails, Counterexample, evaluate, recheck
-from theory.kits.exact import Exact
-from theory.protocol import Undecided
+from theory.protocol import Statement, Undecided
 from theory.registry import Registered
 
 Check = Callable[[Registered, Reading], None]
@@ -53,13 +52,17 @@ def built_instances_meet_the_hypotheses(entry: Registered, reading: Reading) -> 
             continue
         met += not outcome.broken_hypotheses
         if not outcome.broken_hypotheses and outcome.broken_conclusions and not _is_refuted(reading):
-            raise CheckFails(f"{entry.claim.id} [{reading.name}] fails at sizes {d}: {json.dumps(data)}")
+            msg = f"{entry.claim.id} [{reading.name}] fails at sizes {d}: {json.dumps(data)}"
+            raise CheckFails(msg)
     if not met and not setting.boundary:
-        raise CheckFails(f"{entry.claim.id} [{reading.name}]: no built instance meets the hypotheses")
+        msg = f"{entry.claim.id} [{reading.name}]: no built instance meets the hypotheses"
+        raise CheckFails(msg)
 
 
 def _is_refuted(reading: Reading) -> bool:
-    return isinstance(reading.evidence, Counterexample) or getattr(reading.evidence, "status", "") == "refuted"
+    return (
+        isinstance(reading.evidence, Counterexample) or getattr(reading.evidence, "status", "") == "refuted"
+    )
 
 
 def boundary_instances_agree(entry: Registered, reading: Reading) -> None:
@@ -73,7 +76,8 @@ def boundary_instances_agree(entry: Registered, reading: Reading) -> None:
         except Undecided:
             continue
         if outcome.is_counterexample:
-            raise CheckFails(f"{entry.claim.id} [{reading.name}] fails on the boundary instance {json.dumps(data)}")
+            msg = f"{entry.claim.id} [{reading.name}] fails on the boundary instance {json.dumps(data)}"
+            raise CheckFails(msg)
 
 
 def verdict_is_the_recorded_one(entry: Registered, reading: Reading) -> None:
@@ -81,22 +85,28 @@ def verdict_is_the_recorded_one(entry: Registered, reading: Reading) -> None:
     record = recorded(entry)
     stored = next((v for v in record["verdicts"] if v["reading"] == reading.name), None)
     if stored is None:
-        raise CheckFails(f"{entry.claim.id}: the record has no reading {reading.name!r}; run `make audit`")
+        msg = f"{entry.claim.id}: the record has no reading {reading.name!r}; run `make audit`"
+        raise CheckFails(msg)
     fresh = json.loads(json.dumps(verdicts.verdict(entry.claim, reading, stored_searches(record))))
     for part in fresh:
         if fresh[part] != stored.get(part):
-            raise CheckFails(
+            msg = (
                 f"{entry.claim.id} [{reading.name}]: {part} is now {json.dumps(fresh[part])[:400]}, "
                 f"recorded {json.dumps(stored.get(part))[:400]}; run `python -m theory check {entry.claim.id} --write`"
             )
+            raise CheckFails(msg)
 
 
 def certificate_rechecks(entry: Registered, reading: Reading) -> None:
     """The certificate, after a JSON round trip, earns the status again."""
     where = verdicts.context(entry.claim, reading)
     status, certificate = reading.evidence.establish(where)
-    if certificate is not None and recheck(reading.evidence, where, json.loads(json.dumps(certificate))) != status:
-        raise CheckFails(f"{where.label}: the certificate earns another status than {status}")
+    if (
+        certificate is not None
+        and recheck(reading.evidence, where, json.loads(json.dumps(certificate))) != status
+    ):
+        msg = f"{where.label}: the certificate earns another status than {status}"
+        raise CheckFails(msg)
 
 
 def counterexample_meets_every_hypothesis(entry: Registered, reading: Reading) -> None:
@@ -104,7 +114,8 @@ def counterexample_meets_every_hypothesis(entry: Registered, reading: Reading) -
     for data in _counterexamples(reading):
         outcome, _ = evaluate(_text(reading), data)
         if outcome.broken_hypotheses:
-            raise CheckFails(f"{entry.claim.id} [{reading.name}]: {outcome.broken_hypotheses} fail on {json.dumps(data)}")
+            msg = f"{entry.claim.id} [{reading.name}]: {outcome.broken_hypotheses} fail on {json.dumps(data)}"
+            raise CheckFails(msg)
 
 
 def counterexample_breaks_the_conclusion(entry: Registered, reading: Reading) -> None:
@@ -112,7 +123,8 @@ def counterexample_breaks_the_conclusion(entry: Registered, reading: Reading) ->
     for data in _counterexamples(reading):
         outcome, _ = evaluate(_text(reading), data)
         if not outcome.broken_conclusions:
-            raise CheckFails(f"{entry.claim.id} [{reading.name}]: nothing fails on {json.dumps(data)}")
+            msg = f"{entry.claim.id} [{reading.name}]: nothing fails on {json.dumps(data)}"
+            raise CheckFails(msg)
 
 
 def _counterexamples(reading: Reading) -> Iterator[Json]:
@@ -122,7 +134,10 @@ def _counterexamples(reading: Reading) -> Iterator[Json]:
         yield reading.open_instance
 
 
-def _text(reading: Reading):  # type: ignore[no-untyped-def]
+def _text(reading: Reading) -> Statement:
+    if reading.statement is None:
+        msg = f"{reading.name}: a counterexample needs a statement(k, x)"
+        raise CheckFails(msg)
     return reading.statement
 
 
@@ -133,7 +148,7 @@ def repair_is_not_vacuous(entry: Registered, reading: Reading) -> None:
         return
     where = verdicts.repair_context(entry.claim, reading)
     setting = where.instances()
-    candidates = [(data, {}) for data in setting.boundary]
+    candidates: list[tuple[Json, Json]] = [(data, {}) for data in setting.boundary]
     candidates += [(data, dict(kit.witnesses)) for _, data, kit in verdicts.built_instances(setting)]
     candidates += [(repair.sharp, {})] if repair.sharp else []
     for data, witnesses in candidates:
@@ -142,7 +157,8 @@ def repair_is_not_vacuous(entry: Registered, reading: Reading) -> None:
                 return
         except Undecided:
             continue
-    raise CheckFails(f"{where.label}: no instance at hand meets its hypotheses")
+    msg = f"{where.label}: no instance at hand meets its hypotheses"
+    raise CheckFails(msg)
 
 
 def controls_go_the_right_way(entry: Registered, reading: Reading) -> None:
@@ -151,7 +167,8 @@ def controls_go_the_right_way(entry: Registered, reading: Reading) -> None:
     if getattr(reading.evidence, "kind", "") == "open":
         return
     if "false" not in kinds or ("true" not in kinds and not reading.repair):
-        raise CheckFails(f"{entry.claim.id} [{reading.name}] needs a false and a true control; it has {kinds}")
+        msg = f"{entry.claim.id} [{reading.name}] needs a false and a true control; it has {kinds}"
+        raise CheckFails(msg)
     verdicts.verdict(entry.claim, reading, {})
 
 
@@ -159,7 +176,8 @@ def record_is_current(entry: Registered, reading: Reading) -> None:
     """The record was made from the files that lie here now."""
     record = recorded(entry)
     if record["key"] != verdicts.key(entry, record["settings"]):
-        raise CheckFails(f"{entry.claim.id}: the record is older than its files; run `make audit`")
+        msg = f"{entry.claim.id}: the record is older than its files; run `make audit`"
+        raise CheckFails(msg)
 
 
 CHECKS: tuple[Check, ...] = (
@@ -173,5 +191,3 @@ CHECKS: tuple[Check, ...] = (
     verdict_is_the_recorded_one,
     record_is_current,
 )
-
-__all__ = ["CHECKS", "Exact", *(check.__name__ for check in CHECKS)]

@@ -180,17 +180,20 @@ class Claim:
 
     def __post_init__(self) -> None:
         if self.defect not in DEFECTS:
-            raise ValueError(f"{self.id}: defect must be one of {DEFECTS}; got {self.defect!r}")
+            msg = f"{self.id}: defect must be one of {DEFECTS}; got {self.defect!r}"
+            raise ValueError(msg)
         names = [r.name for r in self.readings]
         if not names or len(set(names)) != len(names):
-            raise ValueError(f"{self.id}: readings need distinct names; got {names}")
+            msg = f"{self.id}: readings need distinct names; got {names}"
+            raise ValueError(msg)
 
     def reading(self, name: str) -> Reading:
         """The reading of that name."""
         for reading in self.readings:
             if reading.name == name:
                 return reading
-        raise KeyError(f"{self.id} has no reading {name!r}; it has {[r.name for r in self.readings]}")
+        msg = f"{self.id} has no reading {name!r}; it has {[r.name for r in self.readings]}"
+        raise KeyError(msg)
 
     def setting_of(self, reading: Reading) -> Setting | None:
         """The setting that a reading uses."""

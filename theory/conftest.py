@@ -35,7 +35,9 @@ class ClaimFile(pytest.File):
             for check in checks.CHECKS:
                 for reading in entry.claim.readings:
                     several = len(self.entries) > 1 or len(entry.claim.readings) > 1
-                    name = f"{check.__name__}[{entry.claim.id}: {reading.name}]" if several else check.__name__
+                    name = (
+                        f"{check.__name__}[{entry.claim.id}: {reading.name}]" if several else check.__name__
+                    )
                     yield ProofCheck.from_parent(self, name=name, check=check, entry=entry, reading=reading)
 
 

@@ -17,10 +17,10 @@ from typing import Any
 from theory import instances
 from theory.claim import Json, Setting
 from theory.kits import reals
-from theory.kits.degrees import Degrees, RankLog
+from theory.kits.degrees import Degree, Degrees, RankLog
 from theory.kits.exact import Exact
 from theory.kits.words import ProofFails, Words
-from theory.protocol import BadWitness, Instance, NotHere, Statement, Undecided
+from theory.protocol import BadWitness, Instance, Mat, NotHere, Statement, Undecided
 
 
 class CheckFails(Exception):
@@ -38,18 +38,24 @@ class Context:
     def text(self) -> Statement:
         """The statement; evidence of the protocol cannot do without."""
         if self.statement is None:
-            raise CheckFails(f"{self.label}: this evidence needs a statement(k, x)")
+            msg = f"{self.label}: this evidence needs a statement(k, x)"
+            raise CheckFails(msg)
         return self.statement
 
     def instances(self) -> Setting:
         """The setting; evidence of the protocol cannot do without."""
         if self.setting is None:
-            raise CheckFails(f"{self.label}: this evidence needs a setting")
+            msg = f"{self.label}: this evidence needs a setting"
+            raise CheckFails(msg)
         return self.setting
 
 
 def _witnesses(kit: Exact) -> Json:
-    return {n: [[str(Fraction(v)) for v in r] for r in rows] for n, rows in kit.witnesses.items() if _rational(rows)}
+    return {
+        n: [[str(Fraction(v)) for v in r] for r in rows]
+        for n, rows in kit.witnesses.items()
+        if _rational(rows)
+    }
 
 
 def _rational(rows: Any) -> bool:
@@ -60,7 +66,9 @@ def _sides(kit: Exact) -> Json:
     return {name: [reals.text(a), reals.text(b)] for name, (a, b) in kit.sides.items()}
 
 
-def evaluate(statement: Statement, data: Mapping[str, Any], witnesses: Json | None = None, **changes: Any) -> tuple[Any, Exact]:
+def evaluate(
+    statement: Statement, data: Mapping[str, Any], witnesses: Json | None = None, **changes: Any
+) -> tuple[Any, Exact]:
     """Decide a statement on a JSON instance with the trusted kit: (outcome, kit)."""
     kit = Exact(witnesses)
     return kit.run(statement, instances.load(kit, data), **changes), kit
@@ -78,11 +86,14 @@ class Counterexample:
         try:
             outcome, kit = evaluate(context.text(), self.instance, self.witnesses)
         except (Undecided, BadWitness, NotHere, ZeroDivisionError) as error:
-            raise CheckFails(f"{context.label}: the counterexample is not decided: {error}") from error
+            msg = f"{context.label}: the counterexample is not decided: {error}"
+            raise CheckFails(msg) from error
         if outcome.broken_hypotheses:
-            raise CheckFails(f"{context.label}: the instance breaks the hypotheses {list(outcome.broken_hypotheses)}")
+            msg = f"{context.label}: the instance breaks the hypotheses {list(outcome.broken_hypotheses)}"
+            raise CheckFails(msg)
         if not outcome.broken_conclusions:
-            raise CheckFails(f"{context.label}: the instance breaks no conclusion; sides {_sides(kit)}")
+            msg = f"{context.label}: the instance breaks no conclusion; sides {_sides(kit)}"
+            raise CheckFails(msg)
         certificate = {
             "kind": self.kind,
             "instance": dict(self.instance),
@@ -99,7 +110,8 @@ class Counterexample:
         status, fresh = again.establish(context)
         for part in ("breaks", "sides", "witnesses"):
             if fresh[part] != certificate[part]:
-                raise CheckFails(f"{context.label}: {part} come out as {fresh[part]}, stored {certificate[part]}")
+                msg = f"{context.label}: {part} come out as {fresh[part]}, stored {certificate[part]}"
+                raise CheckFails(msg)
         return status
 
 
@@ -118,19 +130,22 @@ class WordProof:
     def establish(self, context: Context) -> tuple[str, Json]:
         setting = context.instances()
         if setting.letters is None:
-            raise CheckFails(f"{context.label}: a proof by words needs `letters` in the setting")
+            msg = f"{context.label}: a proof by words needs `letters` in the setting"
+            raise CheckFails(msg)
         kit = Words()
         try:
             shown = kit.prove(context.text(), setting.letters(kit), self.proof)
         except (ProofFails, NotHere) as error:
-            raise CheckFails(f"{context.label}: {error}") from error
+            msg = f"{context.label}: {error}"
+            raise CheckFails(msg) from error
         return "proved", {"kind": self.kind, "established": shown, "rules": len(kit.rules)}
 
     def recheck(self, context: Context, certificate: Json) -> str:
         """Run the proof again; the normal forms must be the stored ones."""
         status, fresh = self.establish(context)
         if fresh != certificate:
-            raise CheckFails(f"{context.label}: the proof now shows {fresh}, stored {certificate}")
+            msg = f"{context.label}: the proof now shows {fresh}, stored {certificate}"
+            raise CheckFails(msg)
         return status
 
 
@@ -151,16 +166,16 @@ class Identity:
         sizes = []
         for d in self.dims:
             d = dict(d)
-            degree, worst = 0, Fraction(0)
+            degree = 0
             for number in range(self.points):
                 values = _hashed_point(context, d, number, instances.count(setting.free(d)))
                 kit = RankLog()
                 x = setting.build(kit, instances.parameters(kit, setting.free(d), values), d)
                 outcome = kit.run(statement, x)
                 if not outcome.supports:
-                    raise CheckFails(f"{context.label}: the identity fails at sizes {d}: {outcome}")
+                    msg = f"{context.label}: the identity fails at sizes {d}: {outcome}"
+                    raise CheckFails(msg)
                 degree = _degree(statement, setting, d, kit.ranks)
-                worst += Fraction(degree, 2**64)
             error = Fraction(degree, 2**64) ** self.points
             sizes.append({"sizes": _plain(d), "degree": degree, "error_below": f"2^-{_bits(error)}"})
         return "proved_within", {"kind": self.kind, "points": self.points, "checked": sizes}
@@ -169,7 +184,8 @@ class Identity:
         """Evaluate at the same points again; degrees and error bounds must come out the same."""
         status, fresh = self.establish(context)
         if fresh != certificate:
-            raise CheckFails(f"{context.label}: identity testing now shows {fresh}, stored {certificate}")
+            msg = f"{context.label}: identity testing now shows {fresh}, stored {certificate}"
+            raise CheckFails(msg)
         return status
 
 
@@ -181,9 +197,6 @@ def _hashed_point(context: Context, d: Mapping[str, Any], number: int, size: int
 
 
 def _degree(statement: Statement, setting: Setting, d: dict[str, Any], ranks: list[int]) -> int:
-    from theory.kits.degrees import Degree
-    from theory.protocol import Mat
-
     kit = Degrees(ranks)
     parameters = Instance({n: Mat(kit, Degree(1), shape) for n, shape in setting.free(d).items()})
     return kit.bound(statement, setting.build(kit, parameters, d))
@@ -220,13 +233,20 @@ class Decision:
         for d in self.dims:
             answer = decide(context.text(), context.instances(), dict(d))
             if answer != "unsat":
-                raise CheckFails(f"{context.label}: the solver answers {answer!r} at sizes {dict(d)}")
-        return "proved_within", {"kind": self.kind, "solver": "z3", "rests_on": "the solver's word", "sizes": [_plain(d) for d in self.dims]}
+                msg = f"{context.label}: the solver answers {answer!r} at sizes {dict(d)}"
+                raise CheckFails(msg)
+        return "proved_within", {
+            "kind": self.kind,
+            "solver": "z3",
+            "rests_on": "the solver's word",
+            "sizes": [_plain(d) for d in self.dims],
+        }
 
     def recheck(self, context: Context, certificate: Json) -> str:
         """Compare the sizes; the rest is the solver's word."""
         if certificate["sizes"] != [_plain(d) for d in self.dims]:
-            raise CheckFails(f"{context.label}: other sizes were decided")
+            msg = f"{context.label}: other sizes were decided"
+            raise CheckFails(msg)
         return "proved_within"
 
 
@@ -279,7 +299,8 @@ class Custom:
         """Let the claim's own exact lines decide from the payload."""
         complaint = self.verify(certificate["payload"])
         if complaint:
-            raise CheckFails(f"{context.label}: {complaint}")
+            msg = f"{context.label}: {complaint}"
+            raise CheckFails(msg)
         return self.status
 
 
@@ -288,8 +309,7 @@ def recheck(evidence: Any, context: Context, certificate: Json) -> str:
     if certificate.get("kind") == Counterexample.kind:
         return Counterexample.recheck(context, certificate)
     if certificate.get("kind") != evidence.kind:
-        raise CheckFails(f"{context.label}: the certificate is of kind {certificate.get('kind')!r}, the evidence of {evidence.kind!r}")
+        msg = f"{context.label}: the certificate is of kind {certificate.get('kind')!r}, the evidence of {evidence.kind!r}"
+        raise CheckFails(msg)
     status: str = evidence.recheck(context, certificate)
     return status
-
-

@@ -37,7 +37,8 @@ def load(k: Kit, data: Mapping[str, Any]) -> Instance:
             out[name] = k.zeros(*value["shape"])
         elif is_matrix(value):
             if len({len(row) for row in value}) != 1:
-                raise ValueError(f"the rows of {name!r} have different lengths")
+                msg = f"the rows of {name!r} have different lengths"
+                raise ValueError(msg)
             out[name] = k.mat([[_number(name, v) for v in row] for row in value])
         elif isinstance(value, str):
             out[name] = k.num(_number(name, value))
@@ -46,7 +47,8 @@ def load(k: Kit, data: Mapping[str, Any]) -> Instance:
         elif isinstance(value, (bool, int)):
             out[name] = value
         else:
-            raise ValueError(f"{name!r} must be a matrix, a string \"p/q\" or ints; got {value!r}")
+            msg = f'{name!r} must be a matrix, a string "p/q" or ints; got {value!r}'
+            raise ValueError(msg)
     return out
 
 
@@ -56,7 +58,8 @@ def _number(name: str, value: Any) -> Fraction:
             raise ValueError
         return Fraction(value)
     except (ValueError, TypeError, ZeroDivisionError):
-        raise ValueError(f"an entry of {name!r} must be an exact number like \"2/3\"; got {value!r}") from None
+        msg = f'an entry of {name!r} must be an exact number like "2/3"; got {value!r}'
+        raise ValueError(msg) from None
 
 
 def dump(k: Exact, x: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +68,9 @@ def dump(k: Exact, x: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in x.items():
         if isinstance(value, Mat):
             empty = 0 in value.shape
-            out[name] = {"shape": list(value.shape)} if empty else [[reals.text(v) for v in r] for r in k.data(value)]
+            out[name] = (
+                {"shape": list(value.shape)} if empty else [[reals.text(v) for v in r] for r in k.data(value)]
+            )
         elif isinstance(value, Fraction):
             out[name] = str(value)
         elif isinstance(value, tuple):
@@ -73,7 +78,8 @@ def dump(k: Exact, x: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, (bool, int)):
             out[name] = value
         else:
-            raise ValueError(f"{name!r} is not exact: {value!r}")
+            msg = f"{name!r} is not exact: {value!r}"
+            raise ValueError(msg)
     return out
 
 
@@ -81,7 +87,9 @@ def parameters(k: Kit, shapes: Shapes, values: Sequence[Any]) -> Instance:
     """Free parameters from one flat list of numbers, in the order of `shapes`."""
     out, at = Instance(), 0
     for name, (m, n) in shapes.items():
-        out[name] = k.mat([list(values[at + i * n : at + (i + 1) * n]) for i in range(m)]) if m * n else k.zeros(m, n)
+        out[name] = (
+            k.mat([list(values[at + i * n : at + (i + 1) * n]) for i in range(m)]) if m * n else k.zeros(m, n)
+        )
         at += m * n
     return out
 

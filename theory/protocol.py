@@ -37,7 +37,8 @@ class Instance(dict[str, Any]):
         try:
             return self[name]
         except KeyError:
-            raise AttributeError(f"the instance has no {name!r}; it has {', '.join(self)}") from None
+            msg = f"the instance has no {name!r}; it has {', '.join(self)}"
+            raise AttributeError(msg) from None
 
 
 class Mat:
@@ -51,7 +52,8 @@ class Mat:
 
     def __matmul__(self, other: Mat) -> Mat:
         if self.shape[1] != other.shape[0]:
-            raise ValueError(f"shapes do not multiply: {self.shape} @ {other.shape}")
+            msg = f"shapes do not multiply: {self.shape} @ {other.shape}"
+            raise ValueError(msg)
         return self.kit.matmul(self, other)
 
     def __add__(self, other: Mat) -> Mat:
@@ -100,7 +102,8 @@ class Relation:
             return Relation("psd", (S - (by * kit.tr(S) / n) * kit.eye(n),))
         if self.op in ("all", "any"):
             return Relation(self.op, tuple(part.tightened(kit, by) for part in self.args))
-        raise NotHere(f"a relation {self.op!r} has no right side to tighten; give the control by a statement")
+        msg = f"a relation {self.op!r} has no right side to tighten; give the control by a statement"
+        raise NotHere(msg)
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,13 @@ class Kit:
         """Offer a witness for the defined object ``label`` (used by `build`, which knows roots and parts)."""
 
     def collect(
-        self, statement: Statement, x: Instance, *, tighten: Any = 0, drop: Sequence[str] = (), only: str | None = None
+        self,
+        statement: Statement,
+        x: Instance,
+        *,
+        tighten: Any = 0,
+        drop: Sequence[str] = (),
+        only: str | None = None,
     ) -> tuple[list[tuple[str, Relation]], list[tuple[str, Relation]]]:
         """Run the text; return its hypotheses and conclusions after the changes of a control.
 
@@ -170,10 +179,12 @@ class Kit:
         self.givens, self.claims, self.labels = [], [], set()
         statement(self, x)
         if not self.claims:
-            raise ValueError(f"the statement {getattr(statement, '__name__', statement)!r} makes no claim")
+            msg = f"the statement {getattr(statement, '__name__', statement)!r} makes no claim"
+            raise ValueError(msg)
         unknown = set(drop) - {n for n, _ in self.givens}
         if unknown:
-            raise ValueError(f"no hypothesis named {sorted(unknown)}; there are {[n for n, _ in self.givens]}")
+            msg = f"no hypothesis named {sorted(unknown)}; there are {[n for n, _ in self.givens]}"
+            raise ValueError(msg)
         if tighten:
             by = self.num(tighten)
             self.claims = [(n, r.tightened(self, by) if only in (None, n) else r) for n, r in self.claims]
@@ -183,14 +194,16 @@ class Kit:
     def fresh_label(self, label: str) -> str:
         """Reserve a label: two defined objects of one statement may not share one."""
         if label in self.labels:
-            raise ValueError(f"the label {label!r} is used twice in one statement")
+            msg = f"the label {label!r} is used twice in one statement"
+            raise ValueError(msg)
         self.labels.add(label)
         return label
 
     def same_shape(self, A: Mat, B: Mat) -> Mat:
         """Return B after checking that it has the shape of A."""
         if A.shape != B.shape:
-            raise ValueError(f"shapes do not add: {A.shape} and {B.shape}")
+            msg = f"shapes do not add: {A.shape} and {B.shape}"
+            raise ValueError(msg)
         return B
 
     # -- relations ----------------------------------------------------------------------------------------
@@ -229,15 +242,18 @@ class Kit:
     # -- matrices -----------------------------------------------------------------------------------------
     def num(self, value: Any) -> Any:
         """A constant, written as an int or a string "p/q"."""
-        raise NotHere("num")
+        msg = "num"
+        raise NotHere(msg)
 
     def mat(self, rows: Sequence[Sequence[Any]]) -> Mat:
         """A constant matrix from its rows (ints, strings "p/q", scalars of the kit)."""
-        raise NotHere("mat")
+        msg = "mat"
+        raise NotHere(msg)
 
     def eye(self, n: int) -> Mat:
         """The n x n identity."""
-        raise NotHere("eye")
+        msg = "eye"
+        raise NotHere(msg)
 
     def zeros(self, m: int, n: int) -> Mat:
         """The m x n zero matrix."""
@@ -249,7 +265,8 @@ class Kit:
 
     def cols(self, A: Mat, S: Sequence[int]) -> Mat:
         """The columns of A with indices S."""
-        raise NotHere("cols")
+        msg = "cols"
+        raise NotHere(msg)
 
     def rows(self, A: Mat, S: Sequence[int]) -> Mat:
         """The rows of A with indices S."""
@@ -257,7 +274,8 @@ class Kit:
 
     def hcat(self, *parts: Mat) -> Mat:
         """Matrices side by side."""
-        raise NotHere("hcat")
+        msg = "hcat"
+        raise NotHere(msg)
 
     def vcat(self, *parts: Mat) -> Mat:
         """Matrices on top of each other."""
@@ -265,15 +283,18 @@ class Kit:
 
     def kron(self, A: Mat, B: Mat) -> Mat:
         """The Kronecker product."""
-        raise NotHere("kron")
+        msg = "kron"
+        raise NotHere(msg)
 
     def had(self, A: Mat, B: Mat) -> Mat:
         """The entrywise product."""
-        raise NotHere("had")
+        msg = "had"
+        raise NotHere(msg)
 
     def diag(self, A: Mat) -> Mat:
         """A with its off-diagonal entries set to zero."""
-        raise NotHere("diag")
+        msg = "diag"
+        raise NotHere(msg)
 
     def diagm(self, v: Mat, m: int, n: int) -> Mat:
         """The m x n matrix with the entries of the row v on its diagonal."""
@@ -284,28 +305,34 @@ class Kit:
 
     def matmul(self, A: Mat, B: Mat) -> Mat:
         """The matrix product; write ``A @ B``."""
-        raise NotHere("matmul")
+        msg = "matmul"
+        raise NotHere(msg)
 
     def add(self, A: Mat, B: Mat) -> Mat:
         """The sum; write ``A + B``."""
-        raise NotHere("add")
+        msg = "add"
+        raise NotHere(msg)
 
     def scale(self, c: Any, A: Mat) -> Mat:
         """Scalar times matrix; write ``c * A``."""
-        raise NotHere("scale")
+        msg = "scale"
+        raise NotHere(msg)
 
     def transpose(self, A: Mat) -> Mat:
         """The transpose; write ``A.T``."""
-        raise NotHere("transpose")
+        msg = "transpose"
+        raise NotHere(msg)
 
     # -- scalars ------------------------------------------------------------------------------------------
     def e(self, A: Mat, i: int, j: int) -> Any:
         """The entry (i, j), counted from zero."""
-        raise NotHere("e")
+        msg = "e"
+        raise NotHere(msg)
 
     def tr(self, A: Mat) -> Any:
         """The trace."""
-        raise NotHere("tr")
+        msg = "tr"
+        raise NotHere(msg)
 
     def dot(self, A: Mat, B: Mat) -> Any:
         """The Frobenius inner product."""
@@ -325,23 +352,28 @@ class Kit:
 
     def det(self, A: Mat) -> Any:
         """The determinant."""
-        raise NotHere("det")
+        msg = "det"
+        raise NotHere(msg)
 
     def rank(self, A: Mat) -> Any:
         """The rank."""
-        raise NotHere("rank")
+        msg = "rank"
+        raise NotHere(msg)
 
     def sqrt(self, a: Any) -> Any:
         """The non-negative root of a scalar."""
-        raise NotHere("sqrt")
+        msg = "sqrt"
+        raise NotHere(msg)
 
     def eig(self, S: Mat, i: int) -> Any:
         """The i-th largest eigenvalue of a symmetric matrix, i = 1, 2, ..."""
-        raise NotHere("eig")
+        msg = "eig"
+        raise NotHere(msg)
 
     def sv(self, A: Mat, i: int) -> Any:
         """The i-th largest singular value, i = 1, 2, ...; zero beyond min(shape)."""
-        raise NotHere("sv")
+        msg = "sv"
+        raise NotHere(msg)
 
     def op(self, A: Mat) -> Any:
         """The spectral norm."""
@@ -368,11 +400,13 @@ class Kit:
 
     def min_(self, a: Any, b: Any) -> Any:
         """The smaller of two scalars."""
-        raise NotHere("min_")
+        msg = "min_"
+        raise NotHere(msg)
 
     def max_(self, a: Any, b: Any) -> Any:
         """The larger of two scalars."""
-        raise NotHere("max_")
+        msg = "max_"
+        raise NotHere(msg)
 
     def pos_part(self, a: Any) -> Any:
         """max(a, 0)."""
@@ -385,11 +419,13 @@ class Kit:
     # -- defined objects ----------------------------------------------------------------------------------
     def inv(self, A: Mat) -> Mat:
         """The inverse of an invertible matrix."""
-        raise NotHere("inv")
+        msg = "inv"
+        raise NotHere(msg)
 
     def pinv(self, A: Mat) -> Mat:
         """The Moore-Penrose pseudo-inverse."""
-        raise NotHere("pinv")
+        msg = "pinv"
+        raise NotHere(msg)
 
     def proj(self, A: Mat) -> Mat:
         """The orthogonal projector onto the column space of A."""
@@ -397,11 +433,13 @@ class Kit:
 
     def sqrtm(self, S: Mat, label: str) -> Mat:
         """The psd root of a psd matrix; `label` names it in witnesses."""
-        raise NotHere("sqrtm")
+        msg = "sqrtm"
+        raise NotHere(msg)
 
     def svd_r(self, A: Mat, r: int, label: str) -> Mat:
         """The best rank-r part of A (either choice at a tie); `label` names it in witnesses."""
-        raise NotHere("svd_r")
+        msg = "svd_r"
+        raise NotHere(msg)
 
     def skew_orth(self, Z: Mat) -> Mat:
         """A rational orthogonal matrix from any square Z: Cayley's transform of Z - Z'."""

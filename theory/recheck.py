@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":  # under -I -S nothing is installed: the checkout itself is the path
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -17,7 +18,7 @@ if __name__ == "__main__":  # under -I -S nothing is installed: the checkout its
 from reports.store import RecordError, read_record  # noqa: E402
 from theory import registry  # noqa: E402
 from theory.claim import Json  # noqa: E402
-from theory.evidence import CheckFails, recheck  # noqa: E402
+from theory.evidence import CheckFails, Context, recheck  # noqa: E402
 from theory.protocol import BadWitness, NotHere, Undecided  # noqa: E402
 from theory.verdicts import context, repair_context  # noqa: E402
 
@@ -26,7 +27,7 @@ FAILURES = (CheckFails, BadWitness, Undecided, NotHere, ValueError, KeyError, Ty
 
 def check_record(record: Json) -> list[str]:
     """Re-check every certificate of a claim's record; returns one complaint per failure."""
-    complaints = []
+    complaints: list[str | None] = []
     claim = registry.find(record["id"]).claim
     for stored in record["verdicts"]:
         label = f"{claim.id} [{stored['reading']}]"
@@ -35,24 +36,23 @@ def check_record(record: Json) -> list[str]:
         except KeyError:
             complaints.append(f"{label}: the claim's file has no such reading")
             continue
-        parts = [(label, reading.evidence, stored, lambda r=reading: context(claim, r))]
+        complaints.append(_check_part(label, reading.evidence, stored, context(claim, reading)))
         if stored.get("repair") and reading.repair:
-            parts.append((f"{label}, repaired", reading.repair.evidence, stored["repair"], lambda r=reading: repair_context(claim, r)))
-        for name, evidence, part, where in parts:
-            complaint = _check_part(name, evidence, part, where())
-            if complaint:
-                complaints.append(complaint)
-    return complaints
+            where = repair_context(claim, reading)
+            complaints.append(
+                _check_part(f"{label}, repaired", reading.repair.evidence, stored["repair"], where)
+            )
+    return [complaint for complaint in complaints if complaint]
 
 
-def _check_part(name: str, evidence: object, part: Json, where: object) -> str | None:
+def _check_part(name: str, evidence: Any, part: Json, where: Context) -> str | None:
     certificate = part["certificate"]
     if certificate is None:
         if part["status"] in ("supported", "undecided"):
             return None
         return f"{name}: {part['status']} without a certificate"
     try:
-        earned = recheck(evidence, where, certificate)  # type: ignore[arg-type]
+        earned = recheck(evidence, where, certificate)
     except FAILURES as error:
         return f"{name}: {error}"
     return None if earned == part["status"] else f"{name}: recorded {part['status']}, earned {earned}"

@@ -64,9 +64,11 @@ def registered() -> dict[str, Registered]:
             name = f"theory.{paper}.{path.stem}"
             for claim in claims_of(importlib.import_module(name)):
                 if not claim.id.startswith(f"{paper}/"):
-                    raise ValueError(f"{name}: the id {claim.id!r} must begin with {paper}/")
+                    msg = f"{name}: the id {claim.id!r} must begin with {paper}/"
+                    raise ValueError(msg)
                 if claim.id in found:
-                    raise ValueError(f"{claim.id} is defined in {found[claim.id].module} and in {name}")
+                    msg = f"{claim.id} is defined in {found[claim.id].module} and in {name}"
+                    raise ValueError(msg)
                 found[claim.id] = Registered(claim, name)
     return found
 
@@ -92,4 +94,5 @@ def find(claim_id: str) -> Registered:
 
     close = near or difflib.get_close_matches(claim_id, known, 3, 0.4)
     hint = f"; did you mean {', '.join(close)}?" if close else "; see `python -m theory list`"
-    raise UnknownClaim(f"there is no claim {claim_id!r}{hint}")
+    msg = f"there is no claim {claim_id!r}{hint}"
+    raise UnknownClaim(msg)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from reports import sources
 from reports.store import SCHEMA
@@ -35,9 +34,12 @@ def repair_context(claim: Claim, reading: Reading) -> Context:
     """What the evidence of a reading's repair speaks about."""
     repair = reading.repair
     if repair is None:
-        raise CheckFails(f"{claim.id} [{reading.name}] has no repair")
+        msg = f"{claim.id} [{reading.name}] has no repair"
+        raise CheckFails(msg)
     return Context(
-        f"{claim.id} [{reading.name}, repaired]", repair.statement, repair.setting or claim.setting_of(reading)
+        f"{claim.id} [{reading.name}, repaired]",
+        repair.statement,
+        repair.setting or claim.setting_of(reading),
     )
 
 
@@ -56,7 +58,8 @@ def verdict(claim: Claim, reading: Reading, searches: Searches) -> Json:
     status, certificate = reading.evidence.establish(context(claim, reading))
     search = searches.get(reading.name)
     if search and search.get("found") and status != "refuted":
-        raise CheckFails(f"{claim.id} [{reading.name}]: a search refutes it: {json.dumps(search['found'])}")
+        msg = f"{claim.id} [{reading.name}]: a search refutes it: {json.dumps(search['found'])}"
+        raise CheckFails(msg)
     evidence = {
         "kind": reading.evidence.kind,
         "instances": _instances(reading),
@@ -105,7 +108,20 @@ def _tightness(reading: Reading) -> Json | None:
         instance = reading.evidence.instance
     if instance is None or reading.statement is None:
         return None
-    return {"ratio": ratio(reading.statement, instance), "sharp": dict(reading.sharp) if reading.sharp else None}
+    return {
+        "ratio": ratio(reading.statement, instance),
+        "sharp": dict(reading.sharp) if reading.sharp else None,
+    }
+
+
+def changes_of(control: Control) -> Json:
+    """The changes of a control as keyword arguments of a kit's run; nothing that changes nothing."""
+    changes: Json = {}
+    if control.tighten != "0":
+        changes = {"tighten": control.tighten, "only": control.only}
+    if control.drop:
+        changes["drop"] = tuple(control.drop)
+    return changes
 
 
 def run_control(claim: Claim, reading: Reading, control: Control) -> tuple[bool, bool]:
@@ -114,10 +130,9 @@ def run_control(claim: Claim, reading: Reading, control: Control) -> tuple[bool,
         return control.check(), bool(control.spares and control.spares())
     statement = control.statement or reading.statement
     if statement is None or control.instance is None:
-        raise CheckFails(f"{claim.id} [{reading.name}]: the control {control.variant!r} needs an instance")
-    changes: Json = {"tighten": control.tighten, "drop": tuple(control.drop), "only": control.only}
-    if control.tighten == "0":
-        changes["tighten"] = 0
+        msg = f"{claim.id} [{reading.name}]: the control {control.variant!r} needs an instance"
+        raise CheckFails(msg)
+    changes = changes_of(control)
     changed, _ = evaluate(statement, control.instance, control.witnesses, **changes)
     spared = Outcome((), ())
     if reading.statement is not None:
@@ -135,16 +150,20 @@ def _control(claim: Claim, reading: Reading, control: Control, searches: Searche
         elif control.instance is not None:
             refuted = refuted or run_control(claim, reading, control)[0]
         if refuted:
-            raise CheckFails(f"{label} is refuted")
+            msg = f"{label} is refuted"
+            raise CheckFails(msg)
         return {"variant": control.variant, "kind": "true", "refuted": False, "search": search}
     try:
         refuted, itself = run_control(claim, reading, control)
     except (Undecided, BadWitness) as error:
-        raise CheckFails(f"{label} is not decided: {error}") from error
+        msg = f"{label} is not decided: {error}"
+        raise CheckFails(msg) from error
     if not refuted:
-        raise CheckFails(f"{label} is not refuted on its instance")
+        msg = f"{label} is not refuted on its instance"
+        raise CheckFails(msg)
     if itself and not isinstance(reading.evidence, Counterexample):
-        raise CheckFails(f"{label}: its instance refutes the claim itself")
+        msg = f"{label}: its instance refutes the claim itself"
+        raise CheckFails(msg)
     return {"variant": control.variant, "kind": "false", "refuted": True}
 
 
@@ -154,11 +173,13 @@ def _repair(claim: Claim, reading: Reading, searches: Searches) -> Json:
     status, certificate = repair.evidence.establish(where)
     search = searches.get(f"{reading.name}, repaired")
     if search and search.get("found"):
-        raise CheckFails(f"{where.label}: a search refutes the repair: {json.dumps(search['found'])}")
+        msg = f"{where.label}: a search refutes the repair: {json.dumps(search['found'])}"
+        raise CheckFails(msg)
     if repair.statement is not None and isinstance(reading.evidence, Counterexample):
         outcome, _ = evaluate(repair.statement, reading.evidence.instance, reading.evidence.witnesses)
         if outcome.is_counterexample:
-            raise CheckFails(f"{where.label}: the counterexample breaks the repair too: {outcome}")
+            msg = f"{where.label}: the counterexample breaks the repair too: {outcome}"
+            raise CheckFails(msg)
     return {
         "statement": repair.sentence,
         "status": status,
@@ -175,7 +196,8 @@ def _necessary(repair: Repair, where: Context, hypothesis: str, instance: Json) 
     """Check that without the added hypothesis the repaired conclusion fails on the instance."""
     outcome, _ = evaluate(where.text(), instance, drop=(hypothesis,))
     if not outcome.is_counterexample:
-        raise CheckFails(f"{where.label}: {hypothesis!r} is not shown necessary by its instance: {outcome}")
+        msg = f"{where.label}: {hypothesis!r} is not shown necessary by its instance: {outcome}"
+        raise CheckFails(msg)
     return instance
 
 
@@ -231,11 +253,8 @@ def search_all(claim: Claim, search: Searcher) -> dict[str, Json]:
                 statement = control.statement or reading.statement
                 if statement is None or (reading.repair and statement is reading.repair.statement):
                     continue
-                changes = {"tighten": control.tighten, "drop": tuple(control.drop), "only": control.only}
-                if control.tighten == "0":
-                    changes["tighten"] = 0
                 label = f"{reading.name}, {control.variant}"
-                found[label] = search(f"{claim.id} [{label}]", statement, setting, changes)
+                found[label] = search(f"{claim.id} [{label}]", statement, setting, changes_of(control))
     return found
 
 

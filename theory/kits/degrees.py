@@ -80,13 +80,15 @@ class Degrees(Kit):
 
     def _hinted(self, label: str) -> Mat:
         if label not in self._hints:
-            raise NotHere(f"`build` gives no rational expression for {label} (use k.hint)")
+            msg = f"`build` gives no rational expression for {label} (use k.hint)"
+            raise NotHere(msg)
         return self._hints[label]
 
     def mat(self, rows: Any, shape: Any = None) -> Mat:
         entries = [of(v) for r in rows for v in r]
         if any(d.bottom for d in entries):
-            raise NotHere("a matrix written entry by entry from fractions")
+            msg = "a matrix written entry by entry from fractions"
+            raise NotHere(msg)
         return Mat(self, Degree(max((d.top for d in entries), default=0)), shape or (len(rows), len(rows[0])))
 
     def eye(self, n: int) -> Mat:
@@ -155,7 +157,8 @@ class Degrees(Kit):
 
     def _numerator(self, relation: Relation) -> int:
         if relation.op != "eq":
-            raise NotHere("identity testing decides equalities only")
+            msg = "identity testing decides equalities only"
+            raise NotHere(msg)
         a, b = (v.data if isinstance(v, Mat) else of(v) for v in relation.args)
         return int((a + b).top)
 

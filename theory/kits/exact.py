@@ -39,7 +39,9 @@ class Exact(Kit):
         """
         givens, claims = self.collect(statement, x, **changes)
         broken_hypotheses = tuple(name for name, relation in givens if not self.decide(relation))
-        self.sides = {n: r.args for n, r in claims if r.op in ("le", "lt", "eq") and not isinstance(r.args[0], Mat)}
+        self.sides = {
+            n: r.args for n, r in claims if r.op in ("le", "lt", "eq") and not isinstance(r.args[0], Mat)
+        }
         broken: list[str] = []
         doubts: list[Undecided] = []
         for name, relation in claims:
@@ -61,7 +63,9 @@ class Exact(Kit):
             case "lt":
                 return reals.compare(*args) < 0
             case "eq":
-                return self.is_zero(args[0] - args[1]) if isinstance(args[0], Mat) else reals.compare(*args) == 0
+                return (
+                    self.is_zero(args[0] - args[1]) if isinstance(args[0], Mat) else reals.compare(*args) == 0
+                )
             case "psd":
                 return self.is_psd(args[0])
             case "rank_le":
@@ -70,7 +74,8 @@ class Exact(Kit):
                 return self._connect(args, False)
             case "any":
                 return self._connect(args, True)
-        raise NotHere(f"relation {relation.op!r}")
+        msg = f"relation {relation.op!r}"
+        raise NotHere(msg)
 
     def _connect(self, parts: tuple[Relation, ...], deciding: bool) -> bool:
         doubt: Undecided | None = None
@@ -97,7 +102,9 @@ class Exact(Kit):
         return A.data  # type: ignore[no-any-return]
 
     def mat(self, rows: Sequence[Sequence[Any]], shape: tuple[int, int] | None = None) -> Mat:
-        return self.make([[self.num(v) for v in r] for r in rows], shape or (len(rows), len(rows[0]) if rows else 0))
+        return self.make(
+            [[self.num(v) for v in r] for r in rows], shape or (len(rows), len(rows[0]) if rows else 0)
+        )
 
     def eye(self, n: int) -> Mat:
         return self.make([[Fraction(i == j) for j in range(n)] for i in range(n)], (n, n))
@@ -117,7 +124,10 @@ class Exact(Kit):
         return self.make(rows, (A.shape[0] * B.shape[0], A.shape[1] * B.shape[1]))
 
     def had(self, A: Mat, B: Mat) -> Mat:
-        rows = [[a * b for a, b in zip(p, q, strict=True)] for p, q in zip(self.data(A), self.data(B), strict=True)]
+        rows = [
+            [a * b for a, b in zip(p, q, strict=True)]
+            for p, q in zip(self.data(A), self.data(B), strict=True)
+        ]
         return self.make(rows, A.shape)
 
     def diag(self, A: Mat) -> Mat:
@@ -126,7 +136,9 @@ class Exact(Kit):
 
     def matmul(self, A: Mat, B: Mat) -> Mat:
         columns = list(zip(*B.data, strict=True)) if B.data else [()] * B.shape[1]
-        rows = [[sum((a * b for a, b in zip(r, c, strict=True)), Fraction(0)) for c in columns] for r in A.data]
+        rows = [
+            [sum((a * b for a, b in zip(r, c, strict=True)), Fraction(0)) for c in columns] for r in A.data
+        ]
         return Mat(self, rows, (A.shape[0], B.shape[1]))
 
     def add(self, A: Mat, B: Mat) -> Mat:
@@ -179,7 +191,8 @@ class Exact(Kit):
     def _rational(self, A: Mat, what: str) -> Rows:
         rows = self.data(A)
         if any(isinstance(v, Real) for r in rows for v in r):
-            raise Undecided(f"{what} of a matrix with irrational entries")
+            msg = f"{what} of a matrix with irrational entries"
+            raise Undecided(msg)
         return [list(r) for r in rows]
 
     def echelon(self, A: Mat) -> tuple[Rows, list[int]]:
@@ -254,9 +267,11 @@ class Exact(Kit):
     def eig(self, S: Mat, i: int) -> Any:
         n, rows = S.shape[0], self._rational(S, "eigenvalues")
         if not 1 <= i <= n:
-            raise ValueError(f"eigenvalue index must satisfy 1 <= i <= {n}; got {i}")
+            msg = f"eigenvalue index must satisfy 1 <= i <= {n}; got {i}"
+            raise ValueError(msg)
         if any(rows[a][b] != rows[b][a] for a in range(n) for b in range(a)):
-            raise ValueError("eigenvalues are asked of a matrix that is not symmetric")
+            msg = "eigenvalues are asked of a matrix that is not symmetric"
+            raise ValueError(msg)
 
         def compare(c: Fraction) -> int:
             positive, _, zero = self.inertia(S - c * self.eye(n))
@@ -293,7 +308,8 @@ class Exact(Kit):
         n = A.shape[0]
         M, pivots = self.echelon(self.hcat(A, self.eye(n)))
         if pivots[:n] != list(range(n)):
-            raise ZeroDivisionError("the inverse of a singular matrix")
+            msg = "the inverse of a singular matrix"
+            raise ZeroDivisionError(msg)
         return self.make([r[n:] for r in M], (n, n))
 
     def pinv(self, A: Mat) -> Mat:
@@ -312,7 +328,8 @@ class Exact(Kit):
             return None
         W = self.mat(rows, shape)
         if len(rows) != shape[0] or any(len(r) != shape[1] for r in rows):
-            raise BadWitness(f"the witness for {label} has another shape than {shape}")
+            msg = f"the witness for {label} has another shape than {shape}"
+            raise BadWitness(msg)
         return W
 
     def sqrtm(self, S: Mat, label: str) -> Mat:
@@ -321,7 +338,8 @@ class Exact(Kit):
         if R is None:
             R = self._diagonal_root(S, label) or self._spectral_root(S, label)
         elif not (self.is_zero(R @ R - S) and self.is_psd(R)):
-            raise BadWitness(f"the witness for the root {label} is not the psd root")
+            msg = f"the witness for the root {label} is not the psd root"
+            raise BadWitness(msg)
         self.witnesses[label] = self.data(R)
         return R
 
@@ -331,8 +349,11 @@ class Exact(Kit):
             return None
         roots = [reals.sqrt(rows[i][i]) for i in range(len(rows))]
         if any(isinstance(v, Real) for v in roots):
-            raise Undecided(f"the root {label} is irrational")
-        return self.make([[v if i == j else Fraction(0) for j in range(len(rows))] for i, v in enumerate(roots)], S.shape)
+            msg = f"the root {label} is irrational"
+            raise Undecided(msg)
+        return self.make(
+            [[v if i == j else Fraction(0) for j in range(len(rows))] for i, v in enumerate(roots)], S.shape
+        )
 
     def _spectral_root(self, S: Mat, label: str) -> Mat:
         """The root as a polynomial in S: Lagrange interpolation at eigenvalues that are rational squares."""
@@ -340,7 +361,8 @@ class Exact(Kit):
         for i in range(1, S.shape[0] + 1):
             w = self.eig(S, i)
             if isinstance(w, Real) or w < 0 or isinstance(reals.sqrt(w), Real):
-                raise Undecided(f"the root {label} needs a witness")
+                msg = f"the root {label} needs a witness"
+                raise Undecided(msg)
             if w not in values:
                 values.append(w)
         R = self.zeros(*S.shape)
@@ -372,7 +394,8 @@ class Exact(Kit):
         if ok and not self.is_zero(N):
             ok = rank == r and (r == 0 or reals.compare(self.eig(X.T @ X, r), self.eig(N.T @ N, 1)) >= 0)
         if not ok:
-            raise BadWitness(f"the witness for {label} is not a best rank-{r} part")
+            msg = f"the witness for {label} is not a best rank-{r} part"
+            raise BadWitness(msg)
 
     def _rational_part(self, A: Mat, r: int, label: str) -> Mat:
         if r <= 0:
@@ -416,13 +439,14 @@ class Exact(Kit):
         upper, lower = Real.of(plain.eig(G, r)), Real.of(plain.eig(G, r + 1))
         bits = next((b for b in PRECISIONS if upper.enclose(b)[0] > lower.enclose(b)[1]), None)
         if bits is None:
-            raise Undecided(f"no gap at r = {r} to {PRECISIONS[-1]} bits")
+            msg = f"no gap at r = {r} to {PRECISIONS[-1]} bits"
+            raise Undecided(msg)
         low, high = lower.enclose(bits)[1], upper.enclose(bits)[0]
         gap = high - low
         c = reals.simplest_between(low + gap / 3, high - gap / 3)
         identity = plain.eye(n)
         T = G - c * identity
-        size = reals.sqrt_interval(plain.fro2(M), 10)[1]
+        size: Fraction = reals.sqrt_interval(plain.fro2(M), 10)[1]
         known: dict[int, tuple[Mat, Fraction]] = {}
 
         def part(bits: int) -> tuple[Mat, Fraction]:
@@ -430,7 +454,8 @@ class Exact(Kit):
                 X = _sign_iterate(plain, T, bits)
                 E, K = X @ X - identity, G @ X - X @ G
                 if plain.inertia(X @ T + T @ X)[0] != n:
-                    raise Undecided("the iteration for the singular space did not converge")
+                    msg = "the iteration for the singular space did not converge"
+                    raise Undecided(msg)
                 error = reals.sqrt_interval(plain.fro2(E), bits + 40)[1]
                 ratio = reals.sqrt_interval(plain.fro2(K), bits + 40)[1] / gap
                 radius = (2 * error + ratio * ratio + ratio) / 2 * size
@@ -455,7 +480,8 @@ def _sign_iterate(kit: Exact, T: Mat, bits: int) -> Mat:
     """Newton-Schulz iteration for sign(T) on dyadic rationals, to about `bits` bits."""
     grid = 1 << (bits + 20)
     bound = max(sum(abs(v) for v in row) for row in T.data)
-    X, identity = (1 / bound) * T, kit.eye(T.shape[0])
+    X: Mat = (1 / bound) * T
+    identity = kit.eye(T.shape[0])
     for _ in range(400):
         E = X @ X - identity
         if kit.fro2(E) < Fraction(1, 1 << (2 * bits + 20)):
@@ -463,10 +489,13 @@ def _sign_iterate(kit: Exact, T: Mat, bits: int) -> Mat:
         Y = Fraction(1, 2) * (X @ (3 * identity - X @ X))
         Y = Fraction(1, 2) * (Y + Y.T)
         X = kit.make([[Fraction(round(v * grid), grid) for v in row] for row in Y.data], Y.shape)
-    raise Undecided("the iteration for the singular space did not converge")
+    msg = "the iteration for the singular space did not converge"
+    raise Undecided(msg)
 
 
-def evaluate(make_kit: Callable[[], Exact], statement: Statement, x: Instance, **changes: Any) -> tuple[Outcome, Exact]:
+def evaluate(
+    make_kit: Callable[[], Exact], statement: Statement, x: Instance, **changes: Any
+) -> tuple[Outcome, Exact]:
     """Run a statement in a new exact kit; returns the outcome and the kit (with witnesses and sides)."""
     kit = make_kit()
     return kit.run(statement, x, **changes), kit

@@ -24,7 +24,8 @@ def to_fmpq(value: Any) -> Any:
     if isinstance(value, int):
         return fmpq(value)
     if isinstance(value, Real):
-        raise NotHere("an irrational entry in a rational matrix")
+        msg = "an irrational entry in a rational matrix"
+        raise NotHere(msg)
     q = Fraction(value)
     return fmpq(q.numerator, q.denominator)
 

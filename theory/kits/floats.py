@@ -16,7 +16,9 @@ from theory.protocol import Instance, Kit, Mat, NotHere, Relation, Statement
 
 Array = Any
 RCOND = 1e-9  # singular values below this share of the largest count as zero
-TRIVIAL = 1e-9  # 0 <= 0 says nothing; both sides below this score as satisfied, or they would swallow a search
+TRIVIAL = (
+    1e-9  # 0 <= 0 says nothing; both sides below this score as satisfied, or they would swallow a search
+)
 
 
 class Floats(Kit):
@@ -35,7 +37,9 @@ class Floats(Kit):
                 batch = max(np.size(v) for r in columns for v in r)
                 stacked = [[np.broadcast_to(v, (batch,)) for v in r] for r in columns]
                 return self.wrap(np.moveaxis(np.array(stacked), -1, 0))
-            rows = np.array(columns, dtype=float).reshape(shape or (len(columns), len(columns[0]) if columns else 0))
+            rows = np.array(columns, dtype=float).reshape(
+                shape or (len(columns), len(columns[0]) if columns else 0)
+            )
         return self.wrap(rows[None] if rows.ndim == 2 else rows)
 
     def wrap(self, a: Array) -> Mat:
@@ -166,12 +170,15 @@ class Floats(Kit):
                 if r >= min(A.shape):
                     return np.ones(A.data.shape[0])
                 values = self._spectrum(A)
-                return np.where(values[:, r] <= RCOND * values[:, 0], 1.0, -values[:, r] / (values[:, 0] + 1e-300))
+                return np.where(
+                    values[:, r] <= RCOND * values[:, 0], 1.0, -values[:, r] / (values[:, 0] + 1e-300)
+                )
             case "all":
                 return np.minimum.reduce(np.broadcast_arrays(*(self.slack(part) for part in args)))
             case "any":
                 return np.maximum.reduce(np.broadcast_arrays(*(self.slack(part) for part in args)))
-        raise NotHere(f"relation {relation.op!r}")
+        msg = f"relation {relation.op!r}"
+        raise NotHere(msg)
 
     def _order(self, a: Any, b: Any) -> Array:
         size = np.abs(a) + np.abs(b)

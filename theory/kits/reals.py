@@ -97,7 +97,8 @@ class Real:
         def enclose(bits: int) -> Interval:
             low, high = o.enclose(bits)
             if low <= 0 <= high:
-                raise Undecided("division by an enclosure that contains zero")
+                msg = "division by an enclosure that contains zero"
+                raise Undecided(msg)
             ends = [x / y for x in self.enclose(bits) for y in (low, high)]
             return min(ends), max(ends)
 
@@ -110,9 +111,9 @@ class Real:
 def sign(value: Any) -> int:
     """The sign of an exact number; `Undecided` if its enclosures keep containing zero."""
     if not isinstance(value, Real):
-        return (value > 0) - (value < 0)
+        return int(value > 0) - int(value < 0)
     if value.compare:
-        return value.compare(Fraction(0))
+        return int(value.compare(Fraction(0)))
     for bits in PRECISIONS:
         low, high = value.enclose(bits)
         if low > 0:
@@ -121,7 +122,8 @@ def sign(value: Any) -> int:
             return -1
         if low == high == 0:
             return 0
-    raise Undecided("the enclosure contains zero")
+    msg = "the enclosure contains zero"
+    raise Undecided(msg)
 
 
 def compare(a: Any, b: Any) -> int:
@@ -152,14 +154,16 @@ def sqrt(v: Scalar) -> Scalar:
         def enclose(bits: int) -> Interval:
             low, high = inner.enclose(2 * bits + 4)
             if high < 0:
-                raise ValueError("root of a negative number")
+                msg = "root of a negative number"
+                raise ValueError(msg)
             return sqrt_interval(max(low, Fraction(0)), bits)[0], sqrt_interval(high, bits)[1]
 
         below = inner.compare
         return Real(enclose, (lambda c: 1 if c < 0 else below(c * c)) if below else None, inner)
     v = Fraction(v)
     if v < 0:
-        raise ValueError(f"root of a negative number: {v}")
+        msg = f"root of a negative number: {v}"
+        raise ValueError(msg)
     n, d = isqrt(v.numerator), isqrt(v.denominator)
     if n * n == v.numerator and d * d == v.denominator:
         return Fraction(n, d)
@@ -185,7 +189,10 @@ def text(value: Any) -> str:
         return str(Fraction(value))
     low, high = value.enclose(60)
     scale = 10**15
-    below, above = (low.numerator * scale) // low.denominator, -((-high.numerator * scale) // high.denominator)
+    below, above = (
+        (low.numerator * scale) // low.denominator,
+        -((-high.numerator * scale) // high.denominator),
+    )
     return f"[{Fraction(below, scale)}, {Fraction(above, scale)}]"
 
 

@@ -79,7 +79,8 @@ class Poly:
     def __truediv__(self, other: Any) -> Poly:
         divisor = Poly.of(other).terms
         if list(divisor) != [()]:
-            raise NotHere("division by something that is not a constant; multiply it out")
+            msg = "division by something that is not a constant; multiply it out"
+            raise NotHere(msg)
         return Poly({m: c / divisor[()] for m, c in self.terms.items()})
 
     def __str__(self) -> str:
@@ -121,6 +122,10 @@ class NonNegative:
 
     def __mul__(self, other: NonNegative) -> NonNegative:
         return NonNegative(self.value * other.value, f"{self.reason} times {other.reason}")
+
+
+# (kit, instance) -> conclusion -> the non-negative terms that right minus left is the sum of
+Proof = Callable[[Any, Instance], Mapping[str, Sequence[NonNegative]]]
 
 
 class Words(Kit):
@@ -176,7 +181,9 @@ class Words(Kit):
         return self._combo({w: Poly.of(c) * d for w, d in A.data.items()}, A.shape)
 
     def transpose(self, A: Mat) -> Mat:
-        return self.normal(self._combo({self._star(w): c for w, c in A.data.items()}, (A.shape[1], A.shape[0])))
+        return self.normal(
+            self._combo({self._star(w): c for w, c in A.data.items()}, (A.shape[1], A.shape[0]))
+        )
 
     def _star(self, word: Word) -> Word:
         return tuple((n, not t and n not in self.symmetric) for n, t in reversed(word))
@@ -200,7 +207,8 @@ class Words(Kit):
 
     def normal(self, A: Mat) -> Mat:
         """The normal form: no rule applies any more."""
-        pending, done = dict(A.data), {}
+        pending: dict[Word, Poly] = dict(A.data)
+        done: dict[Word, Poly] = {}
         for _ in range(STEPS):
             if not pending:
                 return self._combo(done, A.shape)
@@ -211,7 +219,8 @@ class Words(Kit):
             else:
                 for w, d in step.data.items():
                     pending[w] = pending.get(w, Poly({})) + c * d
-        raise ProofFails("rewriting does not end; orient a hypothesis the other way")
+        msg = "rewriting does not end; orient a hypothesis the other way"
+        raise ProofFails(msg)
 
     def tr(self, A: Mat) -> Any:
         total = Poly({})
@@ -223,13 +232,16 @@ class Words(Kit):
         if not word:
             return Poly.gen(f"dim {size}")
         if depth > 200:
-            raise ProofFails("rewriting under the trace does not end")
+            msg = "rewriting under the trace does not end"
+            raise ProofFails(msg)
         seen, frontier = {word}, [word]
         while frontier:  # words of one length that have the same trace, until a rule shortens one of them
             current = frontier.pop()
             same = [current[1:] + current[:1], self._star(current)]
             for step in self._steps(current):
-                if len(step.data) == 1 and all(len(w) == len(word) and str(c) == "1" for w, c in step.data.items()):
+                if len(step.data) == 1 and all(
+                    len(w) == len(word) and str(c) == "1" for w, c in step.data.items()
+                ):
                     same += step.data
                     continue
                 total = Poly({})
@@ -254,11 +266,13 @@ class Words(Kit):
     def _orient(self, left: Mat, right: Mat) -> None:
         """Add left = right as a rule on the largest word of left."""
         if not left.data:
-            raise NotHere("an equation whose left side is zero; state it the other way round")
+            msg = "an equation whose left side is zero; state it the other way round"
+            raise NotHere(msg)
         lead = max(left.data, key=lambda w: (len(w), w))
         c = left.data[lead]
         if list(c.terms) != [()]:
-            raise NotHere("an equation whose leading coefficient is not a constant")
+            msg = "an equation whose leading coefficient is not a constant"
+            raise NotHere(msg)
         rest = self._combo({w: d for w, d in left.data.items() if w != lead}, left.shape)
         self.rule(lead, self.scale(Poly.of(1) / c, right - rest))
 
@@ -281,7 +295,10 @@ class Words(Kit):
         """Projectors whose spaces contain one another: P0 A = A gives P0 P = P."""
         for other, B in self._projectors:
             for outer, inner, spans in ((other, P, A), (P, other, B)):
-                if self.normal(outer @ spans).data.keys() == spans.data.keys() and not (outer @ spans - spans).data:
+                if (
+                    self.normal(outer @ spans).data.keys() == spans.data.keys()
+                    and not (outer @ spans - spans).data
+                ):
                     ((o, _),), ((i, _),) = outer.data.items(), inner.data.items()
                     self.rule(o + i, inner)
         self._projectors.append((P, A))
@@ -296,7 +313,8 @@ class Words(Kit):
             return self._known[key]
         word = self._single(A)
         if word is None:
-            raise NotHere("the pseudo-inverse of a sum; give the sum a letter of its own")
+            msg = "the pseudo-inverse of a sum; give the sum a letter of its own"
+            raise NotHere(msg)
         even = self._star(word) == word
         Y = self.letter(f"Y{len(self._known)}", A.shape[1], A.shape[0], symmetric=even)
         self._known[key] = Y
@@ -306,7 +324,9 @@ class Words(Kit):
         self.rule(word + y + word, value)
         self.rule(y + word + y, Y)
         if even:  # then Y A = A Y, A A Y = A and A Y Y = Y
-            self.rule(y + word, self._combo({word + y: Poly.of(1)}, (A.shape[1], A.shape[1])), transposed=False)
+            self.rule(
+                y + word, self._combo({word + y: Poly.of(1)}, (A.shape[1], A.shape[1])), transposed=False
+            )
             self.rule(word + word + y, value)
             self.rule(word + y + y, Y)
         else:
@@ -321,7 +341,8 @@ class Words(Kit):
         Y = self.pinv(A)
         word, ((y, _),) = self._single(A), Y.data.items()
         if word is None:
-            raise NotHere("the inverse of a sum")
+            msg = "the inverse of a sum"
+            raise NotHere(msg)
         for pair in (word + y, y + word):
             self.rules.insert(0, (pair, self.eye(A.shape[0])))
         return Y
@@ -382,28 +403,32 @@ class Words(Kit):
         """Turn the hypothesis of that name, an equation between matrices, into a rule (left side -> right)."""
         relation = dict(self.givens).get(hypothesis)
         if relation is None or relation.op != "eq" or not isinstance(relation.args[0], Mat):
-            raise ProofFails(f"there is no hypothesis {hypothesis!r} that equates two matrices")
+            msg = f"there is no hypothesis {hypothesis!r} that equates two matrices"
+            raise ProofFails(msg)
         self._orient(self.normal(relation.args[0]), self.normal(relation.args[1]))
 
     def square(self, Z: Mat, times: Any = 1) -> NonNegative:
         """``times |Z|_F^2``, times a non-negative rational."""
         c = Fraction(times)
         if c < 0:
-            raise ProofFails(f"a square with the negative factor {c}")
+            msg = f"a square with the negative factor {c}"
+            raise ProofFails(msg)
         return NonNegative(c * self.fro2(Z), "a square")
 
     def against_psd(self, hypothesis: str, Z: Mat) -> NonNegative:
         """tr(Z' S Z) for the S that a hypothesis calls psd."""
         relation = dict(self.givens).get(hypothesis)
         if relation is None or relation.op != "psd":
-            raise ProofFails(f"there is no hypothesis {hypothesis!r} that calls a matrix psd")
+            msg = f"there is no hypothesis {hypothesis!r} that calls a matrix psd"
+            raise ProofFails(msg)
         return NonNegative(self.tr(Z.T @ relation.args[0] @ Z), f"{hypothesis}")
 
     def hypothesis(self, name: str) -> NonNegative:
         """Right minus left of a hypothesis a <= b or a < b."""
         relation = dict(self.givens).get(name)
         if relation is None or relation.op not in ("le", "lt"):
-            raise ProofFails(f"there is no hypothesis {name!r} of the form a <= b")
+            msg = f"there is no hypothesis {name!r} of the form a <= b"
+            raise ProofFails(msg)
         return NonNegative(Poly.of(relation.args[1]) - relation.args[0], name)
 
     def submultiplicative(self, A: Mat, Z: Mat) -> NonNegative:
@@ -417,7 +442,7 @@ class Words(Kit):
         return NonNegative(self.fro2(A - B) - self.fro2(A - best), "Eckart-Young")
 
     # -- deciding -----------------------------------------------------------------------------------------
-    def prove(self, statement: Statement, x: Instance, proof: Callable[[Words, Instance], Mapping[str, Sequence[NonNegative]]] | None) -> dict[str, str]:
+    def prove(self, statement: Statement, x: Instance, proof: Proof | None) -> dict[str, str]:
         """Check a proof of every conclusion; returns conclusion -> its normal form and reasons.
 
         The statement runs twice: the proof may add rules (hypotheses it uses), after which both sides are
@@ -428,31 +453,38 @@ class Words(Kit):
         """
         self.collect(statement, x)
         terms = dict(proof(self, x)) if proof else {}
-        givens, claims = self.collect(statement, x)
-        del givens
+        _, claims = self.collect(statement, x)
         if proof:
             terms = dict(proof(self, x))
         unknown = set(terms) - {n for n, _ in claims}
         if unknown:
-            raise ProofFails(f"the proof speaks of {sorted(unknown)}, which the statement does not claim")
+            msg = f"the proof speaks of {sorted(unknown)}, which the statement does not claim"
+            raise ProofFails(msg)
         return {name: self._establish(name, relation, terms.get(name, ())) for name, relation in claims}
 
     def _establish(self, name: str, relation: Relation, terms: Sequence[NonNegative]) -> str:
         if relation.op == "eq":
             left, right = relation.args
-            rest: Any = self.normal(left - right).data if isinstance(left, Mat) else (Poly.of(left) - right).terms
+            rest: Any = (
+                self.normal(left - right).data if isinstance(left, Mat) else (Poly.of(left) - right).terms
+            )
             if rest:
                 shown = self._describe(left - right) if isinstance(left, Mat) else str(Poly.of(left) - right)
-                raise ProofFails(f"{name}: left - right = {shown}")
-            return "equal normal forms: " + (self._describe(left) if isinstance(left, Mat) else str(Poly.of(left)))
+                msg = f"{name}: left - right = {shown}"
+                raise ProofFails(msg)
+            return "equal normal forms: " + (
+                self._describe(left) if isinstance(left, Mat) else str(Poly.of(left))
+            )
         if relation.op == "le":
             rest_poly = Poly.of(relation.args[1]) - relation.args[0]
             for term in terms:
                 rest_poly = rest_poly - term.value
             if rest_poly.terms:
-                raise ProofFails(f"{name}: right - left - (non-negative terms) = {rest_poly}")
+                msg = f"{name}: right - left - (non-negative terms) = {rest_poly}"
+                raise ProofFails(msg)
             return "right - left = sum of: " + "; ".join(t.reason for t in terms)
-        raise NotHere(f"a proof of a relation {relation.op!r}")
+        msg = f"a proof of a relation {relation.op!r}"
+        raise NotHere(msg)
 
     def _describe(self, A: Mat) -> str:
         words = sorted(self.normal(A).data.items(), key=repr)

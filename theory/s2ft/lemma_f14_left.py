@@ -80,8 +80,12 @@ CLAIM = Claim(
                 sharp=COUNTEREXAMPLE,
             ),
             controls=(
-                Control("the repair's right side smaller by 1/50", statement=repaired, tighten="1/50",
-                        instance=COUNTEREXAMPLE),
+                Control(
+                    "the repair's right side smaller by 1/50",
+                    statement=repaired,
+                    tighten="1/50",
+                    instance=COUNTEREXAMPLE,
+                ),
                 Control("the repair", kind="true", statement=repaired),
             ),
         ),

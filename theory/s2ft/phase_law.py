@@ -92,14 +92,29 @@ def sampled(claimed_slope: float = -2.0) -> Json:
     L, root = rng.standard_normal((1, 4, 6)), rng.standard_normal((1, 6, 6)) / 2
     Z = rng.exponential(1.0, (SEEDS, 5, 6)) - 1.0  # skewed, mean zero
     for t in (0.0, 0.4, 1.0):
-        x = Instance(D=k.mat(D), H=k.mat(H), L=k.mat(L), Si=k.mat(root @ np.swapaxes(root, 1, 2)), W=k.zeros(5, 6),
-                     S=(0, 2, 3), r=2, t=t)
+        x = Instance(
+            D=k.mat(D),
+            H=k.mat(H),
+            L=k.mat(L),
+            Si=k.mat(root @ np.swapaxes(root, 1, 2)),
+            W=k.zeros(5, 6),
+            S=(0, 2, 3),
+            r=2,
+            t=t,
+        )
         sparse, low_rank, gain = fits(k, x)
         observed = risk_difference(k, x, sparse, low_rank, k.mat(Z))
         predicted = float((1 + claimed_slope * t) * gain[0])
         stderr = float(observed.std(ddof=1) / np.sqrt(SEEDS))
-        rows.append({"t": t, "predicted": predicted, "mean": float(observed.mean()), "stderr": stderr,
-                     "z": float((observed.mean() - predicted) / stderr)})
+        rows.append(
+            {
+                "t": t,
+                "predicted": predicted,
+                "mean": float(observed.mean()),
+                "stderr": stderr,
+                "z": float((observed.mean() - predicted) / stderr),
+            }
+        )
     return {"shifts": SEEDS, "z_limit": Z_LIMIT, "rows": rows}
 
 
@@ -147,9 +162,16 @@ CLAIM = Claim(
             ),
             scope=f"one network of sizes 5, 6, 7, 4; {SEEDS} shifts; t = 0, 0.4, 1",
             controls=(
-                Control("the law with slope -1 in t", check=lambda: agrees(sampled(-1.0)) is not None,
-                        spares=lambda: agrees(sampled()) is not None),
-                Control("the law itself at the same samples", kind="true", check=lambda: agrees(sampled()) is not None),
+                Control(
+                    "the law with slope -1 in t",
+                    check=lambda: agrees(sampled(-1.0)) is not None,
+                    spares=lambda: agrees(sampled()) is not None,
+                ),
+                Control(
+                    "the law itself at the same samples",
+                    kind="true",
+                    check=lambda: agrees(sampled()) is not None,
+                ),
             ),
         ),
     ),

@@ -21,8 +21,9 @@ VERSION = "arXiv 2412.06289"
 
 def source(place: str) -> Source:
     """A place of the S2FT paper."""
-    return Source("S2FT: Efficient, Scalable and Generalizable LLM Fine-tuning by Structured Sparsity", place, VERSION)
-
+    return Source(
+        "S2FT: Efficient, Scalable and Generalizable LLM Fine-tuning by Structured Sparsity", place, VERSION
+    )
 
 
 def quantities(k: Kit, x: Instance) -> Any:
@@ -47,17 +48,20 @@ def quantities(k: Kit, x: Instance) -> Any:
 
 def lora(k: Kit, x: Instance, s: Any) -> Mat:
     """H U V' L of rank-r LoRA on layer l in the population: SVD_r(M) A^+ L. Source: Lemma F.9, (15)."""
-    return k.svd_r(s.M, x.r, "SVD_r(M)") @ s.A_pinv @ x.L
+    update: Mat = k.svd_r(s.M, x.r, "SVD_r(M)") @ s.A_pinv @ x.L
+    return update
 
 
 def s2ft(k: Kit, x: Instance, s: Any) -> Mat:
     """H U V' L of S2FT with channels S in the population: PS N A^+ L. Source: Lemma F.12, (25)."""
-    return s.PS @ s.N @ s.A_pinv @ x.L
+    update: Mat = s.PS @ s.N @ s.A_pinv @ x.L
+    return update
 
 
 def full(k: Kit, x: Instance, s: Any) -> Mat:
     """H dW L of tuning all of layer l in the population: M A^+ L. Source: Lemma F.17."""
-    return s.M @ s.A_pinv @ x.L
+    update: Mat = s.M @ s.A_pinv @ x.L
+    return update
 
 
 def hypotheses(k: Kit, x: Instance, s: Any) -> None:
@@ -104,7 +108,7 @@ def build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
     the column space of H = F G, and D chosen so that D Sig_i L' A^+ = N with P N = M. Every (H, L, D, Si) with
     Si > 0, k <= p, rational roots and a rational SVD arises so, up to the choice of parameters.
     """
-    q, p, kk, rho = d["q"], d["p"], d["k"], d["rho"]
+    _q, p, kk, rho = d["q"], d["p"], d["k"], d["rho"]
     Q1, Q2, Qa, Qo = (k.skew_orth(z) for z in (t.Z1, t.Z2, t.Za, t.Zo))
     F = k.cols(Q1, range(rho))
     H = F @ t.G
