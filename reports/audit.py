@@ -195,10 +195,11 @@ def compare_with_baseline(outcome: Outcome, cache: Cache) -> tuple[list[str], li
     baseline = committed_texts(cache.root, cache.folder / "baseline")
     differences: list[str] = []
     information: list[str] = []
+    unknown: list[str] = []
     for item in sorted(outcome.done, key=lambda item: item.name):
         for name in cache.entry(item).get("outputs", {}):
             if name not in baseline:
-                information.append(f"{name}: not committed yet")
+                unknown.append(name)
                 continue
             try:
                 before = parse_record(baseline[name], records_root() / name)
@@ -207,6 +208,9 @@ def compare_with_baseline(outcome: Outcome, cache: Cache) -> tuple[list[str], li
                 continue
             for difference in compare_records(before, read_record(records_root() / name)):
                 (information if difference.information else differences).append(f"{name}: {difference}")
+    if unknown:
+        named = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        information.insert(0, f"records not committed yet: {len(unknown)} ({named})")
     return differences, information
 
 

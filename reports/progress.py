@@ -52,7 +52,8 @@ class Progress:
 
     def end(self) -> None:
         """Take the bar away."""
-        self._bar.stop()
+        if self._bar.live.is_started:
+            self._bar.stop()
 
     def _show(self) -> None:
         self._bar.update(self._task, completed=self.count, description=escape(", ".join(self._running)))

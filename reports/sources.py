@@ -39,8 +39,9 @@ def closure(files: Iterable[Path], root: Path) -> list[Path]:
         if file in seen:
             continue
         seen.add(file)
-        tree = ast.parse(file.read_bytes(), filename=str(file))
-        for name in _imported(tree, _module_of(file, root)):
+        package = _package_of(file, root)
+        waiting.extend(_files_of(".".join(package), root))
+        for name in _imported(ast.parse(file.read_bytes(), filename=str(file)), package):
             waiting.extend(_files_of(name, root))
     # Data read by a module lies beside it under its name: `assets.lock` belongs to `assets.py`.
     data = {path for file in seen for path in file.parent.glob(f"{file.stem}.*") if path.suffix in _DATA}
@@ -77,7 +78,7 @@ def literal(file: Path, name: str) -> object:
     return None
 
 
-def _module_of(file: Path, root: Path) -> list[str]:
+def _package_of(file: Path, root: Path) -> list[str]:
     """Return the package path of a file: `theory/s2ft/x.py` lies in ["theory", "s2ft"]."""
     return list(file.relative_to(root).parts[:-1])
 
