@@ -1,5 +1,6 @@
 """Tuners in peft's shape for the methods that peft does not have; importing this package registers them."""
 
+from llm_experiments.tuners.cla import ClaConfig
 from llm_experiments.tuners.s2ft import S2FTConfig
 
-__all__ = ["S2FTConfig"]
+__all__ = ["ClaConfig", "S2FTConfig"]

@@ -14,6 +14,7 @@ stays as it is.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -144,3 +145,21 @@ def structures(model: nn.Module) -> list[Structure]:
             )
         )
     return found
+
+
+def block_linears(model: nn.Module) -> str:
+    """A pattern, for `target_modules`, of all coupled linear layers in the blocks of a model in the table.
+
+    Raises:
+        ValueError: the model is not in the table.
+    """
+    block = block_of(model)
+    if block is None:
+        msg = f"target_modules must be given for models other than {', '.join(ARCHITECTURES)}"
+        raise ValueError(msg)
+    return layers_named(block.query, block.key, block.value, block.output, *block.up, block.down)
+
+
+def layers_named(*names: str) -> str:
+    """A pattern of the linear layers with these names in every block (`.. .<number>.<name>`)."""
+    return rf"(.*\.)?\d+\.({'|'.join(re.escape(name) for name in names)})"

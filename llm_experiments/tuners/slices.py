@@ -13,8 +13,8 @@ Two placements give the same function and share one parametrisation, hence one c
 * *beside*: any `J`, several adapters at once, overlapping or not; `S` has its own storage, `W` stays at
   `W0`, and `(S - W0[:, J])` acts on the selected channels in a second, skinny product.
 
-The pretrained slice is kept for every adapter (as many numbers as `S`), so that disabling, unmerging and
-switching restore `W0` bit for bit: values are put back, never subtracted.
+The values that the slice started from, its anchor, are kept for every adapter (as many numbers as `S`), so
+that disabling, unmerging and switching restore `W0` bit for bit: values are put back, never subtracted.
 
 Source: S2FT (arXiv:2412.06289), Sections 3.2-3.3, where the slice of the activation is kept as a view; LoRA
 past, present and future, Algorithms 1 and 3, for `J` a block of `rank` columns.
@@ -155,7 +155,7 @@ class SliceLayer(nn.Module, BaseTunerLayer):
         * a `Parameter` stays the same object for its lifetime, so that an optimizer may hold it.
     """
 
-    other_param_names = ("pretrained", "positions")
+    other_param_names = ("anchor", "positions")
 
     def __init__(self, base_layer: nn.Module, name: str) -> None:
         super().__init__()
@@ -165,9 +165,9 @@ class SliceLayer(nn.Module, BaseTunerLayer):
         self.base_layer = base_layer
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
         self.layer_name = name
-        self._slice: dict[str, Slice] = {}
-        # The pretrained values of each slice and, beside, its index: recomputed at injection, never saved.
-        self.pretrained = BufferDict(persistent=False)
+        self.slices: dict[str, Slice] = {}
+        # The values that each slice started from and its index: recomputed at injection, never saved.
+        self.anchor = BufferDict(persistent=False)
         self.positions = BufferDict(persistent=False)
         setattr(self, self.adapter_layer_names[0], nn.ParameterDict())
         self._in_place: str | None = None
@@ -184,6 +184,22 @@ class SliceLayer(nn.Module, BaseTunerLayer):
         """Name of the adapter whose slice is a view of the weight, if any."""
         return self._in_place
 
+    # -- parametrisation: the slice itself trains; a subclass may train something that gives the slice ------
+
+    can_alias = True  # whether the parameter is the slice, so that it may share the weight's storage
+
+    def initial(self, anchor: Tensor) -> Tensor:
+        """The parameter at which the slice equals its anchor."""
+        return anchor.clone()
+
+    def change(self, adapter_name: str) -> Tensor:
+        """The change of the slice against its anchor, differentiable in the parameter."""
+        return self.values[adapter_name] - self.anchor[adapter_name]
+
+    def current(self, adapter_name: str) -> Tensor:
+        """The values of the slice, detached."""
+        return self.values[adapter_name].detach()
+
     # -- placement ------------------------------------------------------------------------------------
 
     def add_slice(self, adapter_name: str, where: Slice, perturb: bool = False) -> None:
@@ -197,12 +213,12 @@ class SliceLayer(nn.Module, BaseTunerLayer):
         self.lift()
         weight = self.base_layer.weight
         where.check(weight, self.layer_name)
-        pretrained = where.read(self.pretrained_weight() if self.merged else weight.detach())
-        values = pretrained.clone()
+        anchor = where.read(self.pretrained_weight() if self.merged else weight.detach())
+        values = self.initial(anchor)
         if perturb:
-            values += pretrained.std() * torch.randn_like(values)
-        self._slice[adapter_name] = where
-        self.pretrained[adapter_name] = pretrained
+            values += anchor.std() * torch.randn_like(values)
+        self.slices[adapter_name] = where
+        self.anchor[adapter_name] = anchor
         self.positions[adapter_name] = where.index(weight.device)
         self.values[adapter_name] = nn.Parameter(values)
         self.place()
@@ -214,14 +230,16 @@ class SliceLayer(nn.Module, BaseTunerLayer):
         name, self._in_place = self._in_place, None
         values = self.values[name]
         values.data = values.data.clone(memory_format=torch.contiguous_format)
-        self._slice[name].write(self.base_layer.weight.data, self.pretrained[name])
+        self.slices[name].write(self.base_layer.weight.data, self.anchor[name])
 
     def place(self) -> None:
         """Puts the first active slice that can alias the weight into the weight."""
         if self._disable_adapters or self.merged or self._in_place is not None:
             return
         for name in self.active_adapters:
-            if name in self.values and self._slice[name].contiguous and not self.values[name].is_meta:
+            if name not in self.values or self.values[name].is_meta:
+                continue
+            if self.can_alias and self.slices[name].contiguous:
                 self._in_place = name
                 self._alias(write=True)
                 return
@@ -230,7 +248,7 @@ class SliceLayer(nn.Module, BaseTunerLayer):
         """Makes the parameter of the adapter in place a view of the weight again."""
         if self._in_place is None:
             return
-        view = self._slice[self._in_place].view(self.base_layer.weight.data)
+        view = self.slices[self._in_place].view(self.base_layer.weight.data)
         values = self.values[self._in_place]
         if write:
             view.copy_(values.data)
@@ -284,13 +302,13 @@ class SliceLayer(nn.Module, BaseTunerLayer):
         """Removes an adapter and its trace in the weight."""
         if self._in_place == adapter_name:
             self.lift()
-        self._slice.pop(adapter_name, None)
+        self.slices.pop(adapter_name, None)
         super().delete_adapter(adapter_name)
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """The weight change `delta_W = (S - W0[:, J]) E_J'` (d_out x d_in) of one adapter."""
         delta_W = torch.zeros_like(self.base_layer.weight)
-        self._slice[adapter].write(delta_W, self.values[adapter].detach() - self.pretrained[adapter])
+        self.slices[adapter].write(delta_W, self.change(adapter).detach())
         return delta_W
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -305,20 +323,20 @@ class SliceLayer(nn.Module, BaseTunerLayer):
         """
         names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.values]
         if safe_merge:
-            broken = [name for name in names if not torch.isfinite(self.values[name]).all()]
+            broken = [name for name in names if not torch.isfinite(self.current(name)).all()]
             if broken:
                 msg = f"slices to merge must be finite; adapters {broken} of {self.layer_name} are not"
                 raise ValueError(msg)
         self.lift()
         weight = self.base_layer.weight.data
-        taken = {(self._slice[n].axis, p) for n in self.merged_adapters for p in self._slice[n].positions}
-        axes = {self._slice[n].axis for n in [*self.merged_adapters, *names]}
+        taken = {(self.slices[n].axis, p) for n in self.merged_adapters for p in self.slices[n].positions}
+        axes = {self.slices[n].axis for n in [*self.merged_adapters, *names]}
         for name in names:
-            where, values = self._slice[name], self.values[name].detach()
+            where = self.slices[name]
             if len(axes) == 1 and taken.isdisjoint((where.axis, p) for p in where.positions):
-                where.write(weight, values)
+                where.write(weight, self.current(name))
             else:
-                where.add(weight, values - self.pretrained[name])
+                where.add(weight, self.change(name).detach())
             taken.update((where.axis, p) for p in where.positions)
             self.merged_adapters.append(name)
 
@@ -328,7 +346,7 @@ class SliceLayer(nn.Module, BaseTunerLayer):
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
         for name in self.merged_adapters:
-            self._slice[name].write(self.base_layer.weight.data, self.pretrained[name])
+            self.slices[name].write(self.base_layer.weight.data, self.anchor[name])
         self.merged_adapters = []
         self.place()
 
@@ -336,7 +354,7 @@ class SliceLayer(nn.Module, BaseTunerLayer):
         """A copy of `W0`, whatever is in place or merged."""
         weight = self.base_layer.weight.detach().clone()
         for name in [*self.merged_adapters, *([self._in_place] if self._in_place else [])]:
-            self._slice[name].write(weight, self.pretrained[name])
+            self.slices[name].write(weight, self.anchor[name])
         return weight
 
     def forward(self, x: Tensor, *args, **kwargs) -> Tensor:  # type: ignore[no-untyped-def]
@@ -355,7 +373,7 @@ class SliceLayer(nn.Module, BaseTunerLayer):
         if placed is None:
             y = self.base_layer(x, *args, **kwargs)
         else:
-            where = self._slice[placed]
+            where = self.slices[placed]
             y = _SliceLinear.apply(x, weight, bias, self.values[placed], where.axis, where.start)
         for name in names:
             if name != placed:
@@ -363,8 +381,24 @@ class SliceLayer(nn.Module, BaseTunerLayer):
         return y
 
     def _beside(self, x: Tensor, y: Tensor, name: str) -> Tensor:
-        change = self.values[name] - self.pretrained[name]
-        index = self.positions[name]
-        if self._slice[name].axis == COLUMNS:
-            return y + F.linear(x.index_select(-1, index), change)
-        return y.index_add(-1, index, F.linear(x, change))
+        change, index = self.change(name), self.positions[name]
+        columns = self.slices[name].axis == COLUMNS
+        if columns:
+            x = x.index_select(-1, index)
+        if not torch.is_autocast_enabled(x.device.type):
+            x = x.to(change.dtype)  # a parameter may be kept in float32 beside a weight of fewer bits
+        product = F.linear(x, change).to(y.dtype)
+        return y + product if columns else y.index_add(-1, index, product)
+
+
+def refuse_tied_weights(model: nn.Module, names: list[str]) -> None:
+    """Raises ValueError if a targeted weight is also another module's parameter."""
+    owners: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    for name in names:
+        module = model.get_submodule(name)
+        shared = owners[id(module.weight)]
+        if len(shared) > 1:
+            msg = f"the weight of {name} must not be shared, its slice trains in place; it is also {shared}"
+            raise ValueError(msg)

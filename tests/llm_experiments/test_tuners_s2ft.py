@@ -149,7 +149,7 @@ def test_slice_stays_tied_to_the_weight_when_copied_or_cast(make_copy):
     layer = make_copy(layer)
     weight, values = layer.base_layer.weight, layer.values["default"]
     assert values.untyped_storage().data_ptr() == weight.untyped_storage().data_ptr()
-    assert values.dtype == weight.dtype == layer.pretrained["default"].dtype
+    assert values.dtype == weight.dtype == layer.anchor["default"].dtype
     assert torch.equal(weight[:, 2:5], values)
 
 

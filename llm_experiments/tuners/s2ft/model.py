@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
 from torch import nn
 
-from llm_experiments.tuners.architectures import ARCHITECTURES, Structure, block_of, structures
+from llm_experiments.tuners.architectures import ARCHITECTURES, Structure, block_of, layers_named, structures
 from llm_experiments.tuners.permutation import channel_index, contiguous_order, inverse, renumber
 from llm_experiments.tuners.s2ft.config import S2FTConfig
 from llm_experiments.tuners.s2ft.layer import S2FTLayer
 from llm_experiments.tuners.s2ft.selection import select, targeted_structures
-from llm_experiments.tuners.slices import COLUMNS, ROWS, Slice
+from llm_experiments.tuners.slices import COLUMNS, ROWS, Slice, refuse_tied_weights
 
 
 def default_targets(model: nn.Module, config: S2FTConfig) -> str:
@@ -27,7 +26,7 @@ def default_targets(model: nn.Module, config: S2FTConfig) -> str:
         msg = f"target_modules must be given for models other than {', '.join(ARCHITECTURES)}"
         raise ValueError(msg)
     names = [block.output] * bool(config.heads) + [block.down] * bool(config.channels)
-    return rf".*\.\d+\.({'|'.join(re.escape(name) for name in names)})"
+    return layers_named(*names)
 
 
 class S2FTModel(BaseTuner):
@@ -55,7 +54,7 @@ class S2FTModel(BaseTuner):
     def _prepare_model(self, peft_config: S2FTConfig, model: nn.Module) -> None:
         _maybe_include_all_linear_layers(peft_config, model)
         targets = targeted_structures(model, peft_config)
-        _refuse_tied_weights(model, [name for names in targets.values() for name in names])
+        refuse_tied_weights(model, [name for names in targets.values() for name in names])
         if peft_config.selected is None:
             with _pretrained_weights(model):
                 peft_config.selected = select(model, peft_config)
@@ -139,19 +138,6 @@ def _slice_of(structure: Structure, name: str, units: list[int]) -> Slice:
             raise ValueError(msg)
         units = groups
     return Slice(ROWS, tuple(channel_index(units, structure.width)))
-
-
-def _refuse_tied_weights(model: nn.Module, names: list[str]) -> None:
-    """Raises ValueError if a targeted weight is also another module's parameter."""
-    owners: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        owners.setdefault(id(parameter), []).append(name)
-    for name in names:
-        module = model.get_submodule(name)
-        shared = owners[id(module.weight)]
-        if len(shared) > 1:
-            msg = f"the weight of {name} must not be shared, its slice trains in place; it is also {shared}"
-            raise ValueError(msg)
 
 
 class _pretrained_weights:  # noqa: N801 - reads as a statement
