@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -233,6 +234,7 @@ FORBIDDEN = {
 SOLVERS = {"z3", "PEPit", "cvxpy"}
 
 
+@cache
 def imported(file: Path) -> dict[str, bool]:
     """Modules that a file imports, with whether it does so while it is itself imported."""
     tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
