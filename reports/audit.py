@@ -120,7 +120,7 @@ def run_items(
         for task in running:
             task.process.terminate()
         for task in running:
-            task.process.wait()
+            _wait_or_kill(task.process)
             task.output.close()
             task.records.unlink(missing_ok=True)
         progress.end()
@@ -144,6 +144,15 @@ def _start(item: Item, key: str, cache: Cache) -> _Running:
         stderr=subprocess.STDOUT,
     )
     return _Running(item, key, process, output, Path(name), time.monotonic())
+
+
+def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process that was asked to end; after ten seconds it is not asked any more."""
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _finish(task: _Running, cache: Cache, outcome: Outcome, progress: Progress) -> None:

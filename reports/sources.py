@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGES = ("theory", "sims", "llm_experiments", "reports")
@@ -40,8 +41,9 @@ def closure(files: Iterable[Path], root: Path) -> list[Path]:
             continue
         seen.add(file)
         package = _package_of(file, root)
-        waiting.extend(_files_of(".".join(package), root))
-        for name in _imported(ast.parse(file.read_bytes(), filename=str(file)), package):
+        stamp = file.stat()
+        names = _imported_by(file, package, (stamp.st_mtime_ns, stamp.st_size))
+        for name in (".".join(package), *names):
             waiting.extend(_files_of(name, root))
     # Data read by a module lies beside it under its name: `assets.lock` belongs to `assets.py`.
     data = {path for file in seen for path in file.parent.glob(f"{file.stem}.*") if path.suffix in _DATA}
@@ -78,12 +80,18 @@ def literal(file: Path, name: str) -> object:
     return None
 
 
-def _package_of(file: Path, root: Path) -> list[str]:
-    """Return the package path of a file: `theory/s2ft/x.py` lies in ["theory", "s2ft"]."""
-    return list(file.relative_to(root).parts[:-1])
+def _package_of(file: Path, root: Path) -> tuple[str, ...]:
+    """Return the package of a file: `theory/s2ft/x.py` lies in ("theory", "s2ft")."""
+    return file.relative_to(root).parts[:-1]
 
 
-def _imported(tree: ast.AST, package: list[str]) -> Iterator[str]:
+@cache
+def _imported_by(file: Path, package: tuple[str, ...], stamp: tuple[int, int]) -> tuple[str, ...]:
+    """Return the dotted names that a file imports; `stamp` (time, size) makes a changed file be read again."""
+    return tuple(dict.fromkeys(_imported(ast.parse(file.read_bytes(), filename=str(file)), package)))
+
+
+def _imported(tree: ast.AST, package: tuple[str, ...]) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reports import format, graph, render
+from reports import graph, notation, render
 from reports.__main__ import main
 from reports.store import record_path, write_record
 
@@ -152,6 +152,42 @@ def test_the_page_of_a_simulator_shows_theory_beside_simulation(pages: Path) -> 
     assert (pages / "sims" / "../figures/sims/coin-mean.png").exists()
 
 
+def test_experiments_and_benchmarks_have_pages_and_what_was_not_run_says_so(pages: Path) -> None:
+    result = {
+        "id": "few_shot/summary",
+        "tier": "cpu",
+        "headline": "The crossing lies at 20 samples per class.",
+        "table": [{"k": 5, "LoRA": 0.71234, "full": 0.69}],
+        "tables": {"paired": [{"k": 5, "difference": 0.02}]},
+        "claims": ["toy/square_is_convex"],
+        "settings": {"model": "minilm"},
+        "processor": "some processor",
+    }
+    write_record(record_path("llm", "few_shot/summary"), result)
+    write_record(
+        record_path("llm", "few_shot/lora-0"), {"id": "few_shot/lora-0", "metrics": {"accuracy": 0.8125}}
+    )
+    write_record(
+        record_path("bench", "step"),
+        {"id": "step", "headline": "S2FT is faster.", "table": [{"method": "S2FT", "ratio": 0.78}]},
+    )
+    assert main([]) == 0
+    page = (pages / "llm" / "few_shot.md").read_text()
+    for part in (
+        "| k | LoRA | full |",
+        "| 5 | 0.7123 | 0.69 |",
+        "**paired**",
+        "accuracy: 0.8125",
+        "processor",
+    ):
+        assert part in page
+    assert "| S2FT | 0.78 |" in (pages / "bench" / "step.md").read_text()
+    index = (pages / "index.md").read_text()
+    assert "| [few_shot](llm/few_shot.md) | cpu | The crossing lies at 20 samples per class. |" in index
+    assert "| [few_shot](llm/few_shot.md) | gpu | not run |" in index
+    assert "| [step](bench/step.md) | S2FT is faster. |" in index
+
+
 def test_every_relative_link_of_every_page_leads_somewhere(pages: Path) -> None:
     import re
 
@@ -182,21 +218,21 @@ def test_claims_that_use_each_other_do_not_loop_for_ever(claim: Record, fallen: 
 
 
 def test_numbers_are_readable() -> None:
-    assert format.number("37/9") == "37/9 ≈ 4.111"
-    assert format.number("2") == "2"
-    assert format.number(0.1234567) == "0.1235"
-    assert format.number("[7/5, 3/2]") == "≈ 1.45"
-    assert format.number("unbounded") == "unbounded"
-    assert format.number(f"{10**400}/3").endswith("≈ 10^399")
-    assert format.ratio("37/9", "2") == "2.056" and format.ratio("1", "0") == ""
+    assert notation.number("37/9") == "37/9 ≈ 4.111"
+    assert notation.number("2") == "2"
+    assert notation.number(0.1234567) == "0.1235"
+    assert notation.number("[7/5, 3/2]") == "≈ 1.45"
+    assert notation.number("unbounded") == "unbounded"
+    assert notation.number(f"{10**400}/3").endswith("≈ 10^399")
+    assert notation.ratio("37/9", "2") == "2.056" and notation.ratio("1", "0") == ""
 
 
 def test_values_are_latex() -> None:
-    assert format.tex_value([["1", "-1/2"]]) == r"\begin{bmatrix} 1 & -\tfrac{1}{2} \end{bmatrix}"
-    assert format.tex_value({"shape": [0, 3]}) == r"(\text{empty, } 0 \times 3)"
-    assert "40 \\times 40" in format.tex_value([["0"] * 40] * 40)
-    assert format.tex_value([0, 2]) == "(0, 2)"
-    assert [format.tex_name(n) for n in ("A", "W0", "Sig_i", "lam", "delta_W")] == [
+    assert notation.tex_value([["1", "-1/2"]]) == r"\begin{bmatrix} 1 & -\tfrac{1}{2} \end{bmatrix}"
+    assert notation.tex_value({"shape": [0, 3]}) == r"(\text{empty, } 0 \times 3)"
+    assert "40 \\times 40" in notation.tex_value([["0"] * 40] * 40)
+    assert notation.tex_value([0, 2]) == "(0, 2)"
+    assert [notation.tex_name(n) for n in ("A", "W0", "Sig_i", "lam", "delta_W")] == [
         "A",
         "W_{0}",
         r"\Sigma_{i}",
@@ -206,8 +242,8 @@ def test_values_are_latex() -> None:
 
 
 def test_text_from_records_cannot_break_a_page() -> None:
-    assert format.cell("|A| <= 1\nand <b>") == r"\|A\| <= 1 and &lt;b>"
-    assert format.markdown("a_b * c `x*y`") == r"a_b \* c `x*y`"
+    assert notation.cell("|A| <= 1\nand <b>") == r"\|A\| <= 1 and &lt;b>"
+    assert notation.markdown("a_b * c `x*y`") == r"a_b \* c `x*y`"
 
 
 def test_the_command_line_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,6 +68,15 @@ def ratio(left: Any, right: Any) -> str:
     return "" if a is None or b is None or b == 0 else decimal(a / b)
 
 
+def words(value: Any) -> str:
+    """Return any small value in words: numbers short, lists joined, objects as name: value."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {words(entry)}" for name, entry in value.items())
+    if isinstance(value, list):
+        return ", ".join(words(entry) for entry in value)
+    return value if isinstance(value, str) and exact(value) is None else number(value)
+
+
 def tex_number(value: Any) -> str:
     """Return an exact number as LaTeX."""
     fraction = exact(value)
