@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -48,6 +49,11 @@ class Context:
             msg = f"{self.label}: this evidence needs a setting"
             raise CheckFails(msg)
         return self.setting
+
+
+def _digest(certificate: Json) -> str:
+    """Also entries that the statement never reads may not be altered unnoticed."""
+    return hashlib.sha256(json.dumps(certificate, sort_keys=True).encode()).hexdigest()
 
 
 def _witnesses(kit: Exact) -> Json:
@@ -101,11 +107,15 @@ class Counterexample:
             "breaks": list(outcome.broken_conclusions),
             "sides": _sides(kit),
         }
-        return "refuted", certificate
+        return "refuted", {**certificate, "digest": _digest(certificate)}
 
     @staticmethod
     def recheck(context: Context, certificate: Json) -> str:
         """Evaluate again with the stored witnesses; every stored value must come out the same."""
+        body = {name: value for name, value in certificate.items() if name != "digest"}
+        if certificate.get("digest") != _digest(body):
+            msg = f"{context.label}: the certificate was altered (its digest does not match)"
+            raise CheckFails(msg)
         again = Counterexample(certificate["instance"], certificate["witnesses"])
         status, fresh = again.establish(context)
         for part in ("breaks", "sides", "witnesses"):

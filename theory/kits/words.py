@@ -110,18 +110,27 @@ def _show(generator: Any) -> str:
     return str(generator)
 
 
+_EARNED = object()  # only methods of `Words` that say why may make a non-negative scalar
+
+
 @dataclass(frozen=True)
 class NonNegative:
     """A scalar known to be non-negative, and why; closed under sums and products."""
 
     value: Poly
     reason: str
+    seal: object = None
+
+    def __post_init__(self) -> None:
+        if self.seal is not _EARNED:
+            msg = "a non-negative term comes from a method of the kit, such as `square`"
+            raise ProofFails(msg)
 
     def __add__(self, other: NonNegative) -> NonNegative:
-        return NonNegative(self.value + other.value, f"{self.reason}; {other.reason}")
+        return NonNegative(self.value + other.value, f"{self.reason}; {other.reason}", _EARNED)
 
     def __mul__(self, other: NonNegative) -> NonNegative:
-        return NonNegative(self.value * other.value, f"{self.reason} times {other.reason}")
+        return NonNegative(self.value * other.value, f"{self.reason} times {other.reason}", _EARNED)
 
 
 # (kit, instance) -> conclusion -> the non-negative terms that right minus left is the sum of
@@ -138,6 +147,7 @@ class Words(Kit):
         self.symmetric: set[str] = set()
         self.rules: list[tuple[Word, Mat]] = []
         self._known: dict[Any, Mat] = {}
+        self._rows: dict[Letter, Any] = {}  # number of rows of a letter and of its transpose
         self._projectors: list[tuple[Mat, Mat]] = []  # projector and a matrix that spans its space
 
     # -- letters and instances --------------------------------------------------------------------------
@@ -145,6 +155,7 @@ class Words(Kit):
         """A letter: a matrix about which nothing is known but its shape and symmetry."""
         if symmetric:
             self.symmetric.add(name)
+        self._rows[name, False], self._rows[name, True] = rows, columns
         return Mat(self, {((name, False),): Poly.of(1)}, (rows, columns))
 
     def number(self, name: str) -> Poly:
@@ -189,7 +200,7 @@ class Words(Kit):
         return tuple((n, not t and n not in self.symmetric) for n, t in reversed(word))
 
     # -- rewriting ----------------------------------------------------------------------------------------
-    def rule(self, word: Word, value: Mat, transposed: bool = True) -> None:
+    def _rule(self, word: Word, value: Mat, transposed: bool = True) -> None:
         """Rewrite `word` as `value`, and its transpose likewise; the caller answers for word = value."""
         both = ((word, value), (self._star(word), self.transpose(value)))
         for w, v in both if transposed else both[:1]:
@@ -245,8 +256,9 @@ class Words(Kit):
                     same += step.data
                     continue
                 total = Poly({})
+                rows = self._rows[current[0]]  # of the identity, should nothing else be left
                 for w, c in step.data.items():
-                    total = total + c * self._trace(w, size, depth + 1)
+                    total = total + c * self._trace(w, rows, depth + 1)
                 return total
             frontier += [w for w in dict.fromkeys(same) if w not in seen]
             seen.update(same)
@@ -274,7 +286,7 @@ class Words(Kit):
             msg = "an equation whose leading coefficient is not a constant"
             raise NotHere(msg)
         rest = self._combo({w: d for w, d in left.data.items() if w != lead}, left.shape)
-        self.rule(lead, self.scale(Poly.of(1) / c, right - rest))
+        self._rule(lead, self.scale(Poly.of(1) / c, right - rest))
 
     def proj(self, A: Mat) -> Mat:
         A = self.normal(A)
@@ -283,11 +295,11 @@ class Words(Kit):
             P = self.letter(f"P{len(self._known)}", A.shape[0], A.shape[0], symmetric=True)
             self._known[key] = P
             (p,) = P.data
-            self.rule(p + p, P)
+            self._rule(p + p, P)
             if A.data:
                 lead = max(A.data, key=lambda w: (len(w), w))
                 rest = self._combo({w: d for w, d in A.data.items() if w != lead}, A.shape)
-                self.rule(p + lead, self.scale(Poly.of(1) / A.data[lead], A - self._prepend(p, rest)))
+                self._rule(p + lead, self.scale(Poly.of(1) / A.data[lead], A - self._prepend(p, rest)))
             self._nest(P, A)
         return self._known[key]
 
@@ -300,7 +312,7 @@ class Words(Kit):
                     and not (outer @ spans - spans).data
                 ):
                     ((o, _),), ((i, _),) = outer.data.items(), inner.data.items()
-                    self.rule(o + i, inner)
+                    self._rule(o + i, inner)
         self._projectors.append((P, A))
 
     def _prepend(self, p: Word, A: Mat) -> Mat:
@@ -321,20 +333,20 @@ class Words(Kit):
         (y,) = Y.data
         value = self._combo({word: Poly.of(1)}, A.shape)
         star = self._star(word)
-        self.rule(word + y + word, value)
-        self.rule(y + word + y, Y)
+        self._rule(word + y + word, value)
+        self._rule(y + word + y, Y)
         if even:  # then Y A = A Y, A A Y = A and A Y Y = Y
-            self.rule(
+            self._rule(
                 y + word, self._combo({word + y: Poly.of(1)}, (A.shape[1], A.shape[1])), transposed=False
             )
-            self.rule(word + word + y, value)
-            self.rule(word + y + y, Y)
+            self._rule(word + word + y, value)
+            self._rule(word + y + y, Y)
         else:
             ystar = self._star(y)
-            self.rule(ystar + star, self._combo({word + y: Poly.of(1)}, (A.shape[0], A.shape[0])))
-            self.rule(star + ystar, self._combo({y + word: Poly.of(1)}, (A.shape[1], A.shape[1])))
-            self.rule(star + word + y, self._combo({star: Poly.of(1)}, (A.shape[1], A.shape[0])))
-            self.rule(y + word + star, self._combo({star: Poly.of(1)}, (A.shape[1], A.shape[0])))
+            self._rule(ystar + star, self._combo({word + y: Poly.of(1)}, (A.shape[0], A.shape[0])))
+            self._rule(star + ystar, self._combo({y + word: Poly.of(1)}, (A.shape[1], A.shape[1])))
+            self._rule(star + word + y, self._combo({star: Poly.of(1)}, (A.shape[1], A.shape[0])))
+            self._rule(y + word + star, self._combo({star: Poly.of(1)}, (A.shape[1], A.shape[0])))
         return Y
 
     def inv(self, A: Mat) -> Mat:
@@ -356,9 +368,9 @@ class Words(Kit):
             ((r, _),) = R.data.items()
             word = self._single(S)
             if word is not None and len(word) > 2:
-                self.rule(word, self._combo({r + r: Poly.of(1)}, S.shape))
+                self._rule(word, self._combo({r + r: Poly.of(1)}, S.shape))
             else:
-                self.rule(r + r, S)
+                self._rule(r + r, S)
         return self._known[key]
 
     def svd_r(self, A: Mat, r: Any, label: str) -> Mat:
@@ -369,10 +381,10 @@ class Words(Kit):
             Q = self.letter(f"Q[{label}]", A.shape[1], A.shape[1], symmetric=True)
             self._known[key] = Q
             ((q, _),) = Q.data.items()
-            self.rule(q + q, Q)
+            self._rule(q + q, Q)
             gram = self._single(A.T @ A)
             if gram is not None:
-                self.rule(q + gram, self._combo({gram + q: Poly.of(1)}, Q.shape), transposed=False)
+                self._rule(q + gram, self._combo({gram + q: Poly.of(1)}, Q.shape), transposed=False)
         return A @ self._known[key]
 
     def cols(self, A: Mat, S: Any) -> Mat:
@@ -381,7 +393,7 @@ class Words(Kit):
             U = self.letter(f"U[{S}]", A.shape[1], f"|{S}|")
             self._known[key] = U
             ((u, _),) = U.data.items()
-            self.rule(self._star(u) + u, self.eye(U.shape[1]))
+            self._rule(self._star(u) + u, self.eye(U.shape[1]))
         return A @ self._known[key]
 
     # -- scalars ------------------------------------------------------------------------------------------
@@ -413,7 +425,7 @@ class Words(Kit):
         if c < 0:
             msg = f"a square with the negative factor {c}"
             raise ProofFails(msg)
-        return NonNegative(c * self.fro2(Z), "a square")
+        return NonNegative(c * self.fro2(Z), "a square", _EARNED)
 
     def against_psd(self, hypothesis: str, Z: Mat) -> NonNegative:
         """tr(Z' S Z) for the S that a hypothesis calls psd."""
@@ -421,7 +433,7 @@ class Words(Kit):
         if relation is None or relation.op != "psd":
             msg = f"there is no hypothesis {hypothesis!r} that calls a matrix psd"
             raise ProofFails(msg)
-        return NonNegative(self.tr(Z.T @ relation.args[0] @ Z), f"{hypothesis}")
+        return NonNegative(self.tr(Z.T @ relation.args[0] @ Z), f"{hypothesis}", _EARNED)
 
     def hypothesis(self, name: str) -> NonNegative:
         """Right minus left of a hypothesis a <= b or a < b."""
@@ -429,17 +441,19 @@ class Words(Kit):
         if relation is None or relation.op not in ("le", "lt"):
             msg = f"there is no hypothesis {name!r} of the form a <= b"
             raise ProofFails(msg)
-        return NonNegative(Poly.of(relation.args[1]) - relation.args[0], name)
+        return NonNegative(Poly.of(relation.args[1]) - relation.args[0], name, _EARNED)
 
     def submultiplicative(self, A: Mat, Z: Mat) -> NonNegative:
         """|A|^2 |Z|_F^2 - |A Z|_F^2 with the spectral norm of A."""
-        return NonNegative(self.op(A) * self.op(A) * self.fro2(Z) - self.fro2(A @ Z), "|AZ|_F <= |A| |Z|_F")
+        return NonNegative(
+            self.op(A) * self.op(A) * self.fro2(Z) - self.fro2(A @ Z), "|AZ|_F <= |A| |Z|_F", _EARNED
+        )
 
     def eckart_young(self, A: Mat, r: Any, left: Mat, K: Mat, right: Mat) -> NonNegative:
         """|A - B|_F^2 - |A - SVD_r(A)|_F^2 for B = left SVD_r(K) right, whose rank is at most r."""
         B = left @ self.svd_r(K, r, f"part {len(self._known)}") @ right
         best = self.svd_r(A, r, f"best {len(self._known)}")
-        return NonNegative(self.fro2(A - B) - self.fro2(A - best), "Eckart-Young")
+        return NonNegative(self.fro2(A - B) - self.fro2(A - best), "Eckart-Young", _EARNED)
 
     # -- deciding -----------------------------------------------------------------------------------------
     def prove(self, statement: Statement, x: Instance, proof: Proof | None) -> dict[str, str]:
@@ -451,7 +465,9 @@ class Words(Kit):
         Raises:
             ProofFails: A conclusion is not established; the message shows the difference that remains.
         """
-        self.collect(statement, x)
+        self._require_plain_letters(x)
+        givens, _ = self.collect(statement, x)
+        self._require_stated_symmetry(x, givens)
         terms = dict(proof(self, x)) if proof else {}
         _, claims = self.collect(statement, x)
         if proof:
@@ -461,6 +477,42 @@ class Words(Kit):
             msg = f"the proof speaks of {sorted(unknown)}, which the statement does not claim"
             raise ProofFails(msg)
         return {name: self._establish(name, relation, terms.get(name, ())) for name, relation in claims}
+
+    def _require_plain_letters(self, x: Instance) -> None:
+        """Each object of the instance is a letter or a number of its own, or the proof would lose generality."""
+        seen: set[Any] = set()
+        for name, value in x.items():
+            if isinstance(value, Mat):
+                word = self._single(value)
+                plain: Any = word if word is not None and len(word) == 1 and not word[0][1] else None
+            elif isinstance(value, Poly):
+                generators = [m for m, c in value.terms.items() if c == 1]
+                plain = (
+                    generators[0]
+                    if len(value.terms) == 1 and generators and len(generators[0]) == 1
+                    else None
+                )
+            else:
+                continue
+            if plain is None or plain in seen:
+                msg = f"{name} must be a letter of its own in `letters`"
+                raise ProofFails(msg)
+            seen.add(plain)
+
+    def _require_stated_symmetry(self, x: Instance, givens: Sequence[tuple[str, Relation]]) -> None:
+        """A letter declared symmetric must be called so by a hypothesis (psd, or equal to its transpose)."""
+        stated = set()
+        for _, relation in givens:
+            if relation.op in ("psd", "eq") and isinstance(relation.args[0], Mat):
+                word = self._single(relation.args[0])
+                same = relation.op == "psd" or not (relation.args[0].T - relation.args[1]).data
+                if word is not None and len(word) == 1 and same:
+                    stated.add(word[0][0])
+        for name, value in x.items():
+            word = self._single(value) if isinstance(value, Mat) else None
+            if word is not None and word[0][0] in self.symmetric - stated:
+                msg = f"{name} is declared symmetric, but no hypothesis says so"
+                raise ProofFails(msg)
 
     def _establish(self, name: str, relation: Relation, terms: Sequence[NonNegative]) -> str:
         if relation.op == "eq":

@@ -51,7 +51,7 @@ CLAIM = Claim(
             statement=statement,
             evidence=WordProof(),
             scope="every size, rank, selection and covariance",
-            unused=("Si psd", "L Sig_i L' is not zero", "Sig_f is not zero"),
+            unused=("L Sig_i L' is not zero", "Sig_f is not zero"),
             controls=(
                 Control("each right side larger by 1/1000", instance=scalar_instance(), tighten="1/1000"),
                 Control("movement is at most E_i(pre)", kind="true", statement=bounded),

@@ -144,7 +144,7 @@ CLAIM = Claim(
             statement=statement,
             evidence=WordProof(),
             scope="every size, rank, selection, covariance and law of Z with mean zero",
-            unused=("Si psd", "L Sig_i L' is not zero", "Sig_f is not zero"),
+            unused=("L Sig_i L' is not zero", "Sig_f is not zero"),
             controls=(
                 Control("each right side larger by 1/1000", instance=PLAIN, tighten="1/1000"),
                 Control("no winner at t = 1/2", kind="true", statement=orthogonal_shift),
