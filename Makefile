@@ -42,7 +42,7 @@ gpu: ## the trainings that want a GPU, with the Python that is there (PYTHON=...
 
 site: ready ## the pages as a web site, in site/
 	$(PY) -m pip install --quiet --no-build-isolation --constraint requirements.lock --editable '.[site]'
-	$(PY) -m mkdocs build --strict --config-file .ci/mkdocs.yml --site-dir ../site
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --config-file .ci/mkdocs.yml --site-dir ../site
 
 clean: ## delete the environment, the caches and the web site; records and pages stay
 	rm -rf $(VENV) .cache site build *.egg-info .environment.lock .pytest_cache .mypy_cache .ruff_cache .hypothesis
