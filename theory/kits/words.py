@@ -343,8 +343,8 @@ class Words(Kit):
             self._rule(word + y + y, Y)
         else:
             ystar = self._star(y)
-            self._rule(ystar + star, self._combo({word + y: Poly.of(1)}, (A.shape[0], A.shape[0])))
-            self._rule(star + ystar, self._combo({y + word: Poly.of(1)}, (A.shape[1], A.shape[1])))
+            self._rule(ystar + star, self._combo({word + y: Poly.of(1)}, (A.shape[0], A.shape[0])), False)
+            self._rule(star + ystar, self._combo({y + word: Poly.of(1)}, (A.shape[1], A.shape[1])), False)
             self._rule(star + word + y, self._combo({star: Poly.of(1)}, (A.shape[1], A.shape[0])))
             self._rule(y + word + star, self._combo({star: Poly.of(1)}, (A.shape[1], A.shape[0])))
         return Y
