@@ -8,6 +8,7 @@ from typing import Any
 
 # A matrix larger than this is named by its shape; the record itself stays one click away.
 LARGEST_MATRIX = 144
+COLUMNS_TO_A_LINE = 12
 
 _GREEK = {"Sig": r"\Sigma", "Sigma": r"\Sigma", "lam": r"\lambda", "kap": r"\kappa", "eps": r"\varepsilon"}
 _GREEK |= {
@@ -62,10 +63,12 @@ def _shorten(text: str) -> str:
 
 
 def ratio(left: Any, right: Any) -> str:
-    """Return left / right in decimals, or nothing when one of them is no number or right is 0."""
+    """Return left / right in decimals, or nothing when one of them is no number."""
     a = exact(left) if enclosure(left) is None else enclosure(left)
     b = exact(right) if enclosure(right) is None else enclosure(right)
-    return "" if a is None or b is None or b == 0 else decimal(a / b)
+    if a is None or b is None or a == b == 0:
+        return ""
+    return decimal(a / b) if b else "∞"
 
 
 def words(value: Any) -> str:
@@ -139,14 +142,22 @@ def tex_value(value: Any) -> str:
     return tex_number(value)
 
 
-def equations(instance: dict[str, Any], per_line: int = 3) -> list[str]:
-    """Return LaTeX lines that show an instance: its matrices, some to a line, then its numbers together."""
-    big = [f"{tex_name(n)} = {tex_value(v)}" for n, v in instance.items() if isinstance(v, (list, dict))]
-    small = [
-        f"{tex_name(n)} = {tex_value(v)}" for n, v in instance.items() if not isinstance(v, (list, dict))
-    ]
-    lines = [r",\quad ".join(big[i : i + per_line]) for i in range(0, len(big), per_line)]
-    return lines + ([r",\quad ".join(small)] if small else [])
+def equations(instance: dict[str, Any]) -> list[str]:
+    """Return LaTeX lines that show an instance: its matrices, as many to a line as fit, then the rest together."""
+    lines: list[list[str]] = [[]]
+    rest, width = [], 0
+    for name, value in instance.items():
+        equation = f"{tex_name(name)} = {tex_value(value)}"
+        if not is_matrix(value):
+            rest.append(equation)
+            continue
+        columns = len(value[0])
+        if lines[-1] and width + columns > COLUMNS_TO_A_LINE:
+            lines.append([])
+            width = 0
+        lines[-1].append(equation)
+        width += columns
+    return [r",\quad ".join(line) for line in [*lines, rest] if line]
 
 
 def cell(text: Any) -> str:

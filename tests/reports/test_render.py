@@ -224,7 +224,11 @@ def test_numbers_are_readable() -> None:
     assert notation.number("[7/5, 3/2]") == "≈ 1.45"
     assert notation.number("unbounded") == "unbounded"
     assert notation.number(f"{10**400}/3").endswith("≈ 10^399")
-    assert notation.ratio("37/9", "2") == "2.056" and notation.ratio("1", "0") == ""
+    assert (
+        notation.ratio("37/9", "2") == "2.056"
+        and notation.ratio("1", "0") == "∞"
+        and notation.ratio("0", "0") == ""
+    )
 
 
 def test_values_are_latex() -> None:
@@ -239,6 +243,13 @@ def test_values_are_latex() -> None:
         r"\lambda",
         r"\delta_{W}",
     ]
+
+
+def test_an_instance_is_shown_in_lines_that_fit() -> None:
+    square = [["1"] * 5] * 5
+    lines = notation.equations({"A": square, "r": 1, "B": square, "C": square, "S": [0, 1]})
+    assert [line.count("bmatrix") for line in lines] == [4, 2, 0]
+    assert lines[-1] == r"r = 1,\quad S = (0, 1)"
 
 
 def test_text_from_records_cannot_break_a_page() -> None:
