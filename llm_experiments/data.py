@@ -63,7 +63,7 @@ class Task:
         summary: one line for `list`.
         prompt: template for decoders; encoders read the bare text.
         labels: names of the classes; empty for completion.
-        decoding: how a decoder's output is read (one of the keys of `train.DECODING`).
+        decoding: how a decoder's output is read (a key of `learner.DECODING`).
         assets: fetched packages that it needs.
         train_size: default number of training examples (of each class where `per_class`).
         max_length: default cut, in tokens.
@@ -189,10 +189,7 @@ class Encoding:
             message = f"task {self.task.name} produces text and needs a decoder such as smollm2; this model is an encoder"
             raise DataError(message)
         if self.kind == "decoder" and self.task.labels:
-            firsts = [self.option(label)[0] for label in range(len(self.task.labels))]
-            if len(set(firsts)) < len(firsts):
-                message = f"the labels of task {self.task.name} must start with different tokens for this tokenizer"
-                raise DataError(message)
+            self.deciding_token()  # refuses labels that this tokenizer cannot tell apart
 
     @property
     def loss_mask(self) -> str:
@@ -209,6 +206,22 @@ class Encoding:
     def option(self, label: int) -> list[int]:
         """Ids of a label's text as an answer."""
         return self.tokenizer.encode(f" {self.task.labels[label]}", special=False)
+
+    def deciding_token(self) -> tuple[int, list[int]]:
+        """Where the labels' ids first differ, and each label's id there; equal ids before it decide nothing.
+
+        Raises:
+            DataError: some labels differ later than others.
+        """
+        options = [self.option(label) for label in range(len(self.task.labels))]
+        place = 0
+        while all(len(option) > place + 1 for option in options) and len({o[place] for o in options}) == 1:
+            place += 1
+        deciding = [option[place] for option in options]
+        if len(set(deciding)) < len(deciding):
+            message = f"the labels of task {self.task.name} must all differ at one token; reword them in the task's file"
+            raise DataError(message)
+        return place, deciding
 
     def item(self, example: Example) -> Item:
         """The ids of one example."""

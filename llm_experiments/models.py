@@ -182,15 +182,37 @@ def load_folder(folder: Path, label: str, source: str, dtype: torch.dtype) -> Lo
     architecture = (config.architectures or ["?"])[0]
     if config.model_type in ("bert", "roberta"):
         kind = "encoder"
-        model = AutoModel.from_pretrained(folder, config=config, dtype=dtype, add_pooling_layer=False)
+        model = _weights(AutoModel, folder, config, dtype, add_pooling_layer=False)
     elif architecture.endswith("ForCausalLM"):
         kind = "decoder"
-        model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype)
+        model = _weights(AutoModelForCausalLM, folder, config, dtype)
     else:
         message = f"{folder.name} is a {architecture} of family {config.model_type}; give a BERT or a ...ForCausalLM"
         raise ModelError(message)
     provenance = {"source": source, "weights_sha256": weights_digest(folder), "dtype": _name(dtype)}
     return Loaded(model, tokenizer, kind, label, {**provenance, "tokenizer_sha256": tokenizer.digest})
+
+
+def _weights(family: Any, folder: Path, config: Any, dtype: torch.dtype, **options: Any) -> nn.Module:
+    """Weights of a folder; every tensor of the model must be in it (a pooler may be left over)."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # its table of left-over tensors says less than the check below
+    logging.disable_progress_bar()
+    try:
+        model, info = family.from_pretrained(
+            folder, config=config, dtype=dtype, output_loading_info=True, **options
+        )
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()
+    wrong = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    wrong += sorted(key for key in info["unexpected_keys"] if "pooler." not in key)
+    if wrong:
+        message = f"weights in {folder.name} do not fit its config.json ({len(wrong)} tensors, first {wrong[0]})"
+        raise ModelError(f"{message}; save the model again with save_pretrained")
+    return model
 
 
 def convert_gguf(source: Path) -> Path:
