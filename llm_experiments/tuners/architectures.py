@@ -163,3 +163,19 @@ def block_linears(model: nn.Module) -> str:
 def layers_named(*names: str) -> str:
     """A pattern of the linear layers with these names in every block (`.. .<number>.<name>`)."""
     return rf"(.*\.)?\d+\.({'|'.join(re.escape(name) for name in names)})"
+
+
+def blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """The transformer blocks of a model in the table that carry tunable layers, by name, lowest first."""
+    named = dict(model.named_modules())
+    return {s.name.partition("/")[0]: named[s.name.partition("/")[0]] for s in structures(model)}
+
+
+def kinds(model: nn.Module) -> dict[str, list[nn.Linear]]:
+    """The coupled linear layers of all blocks, gathered by their name within the block."""
+    block = block_of(model)
+    if block is None:
+        msg = f"the model must be one of {', '.join(ARCHITECTURES)}; got {type(model).__name__}"
+        raise ValueError(msg)
+    names = (block.output, block.down, block.value, *block.up, block.query, block.key)
+    return {name: [linear(part, name) for part in blocks(model).values()] for name in names}

@@ -41,6 +41,21 @@ class ClaLayer(SliceLayer):
             self._leave_trace(adapter_name, Slice(COLUMNS, tuple(visited)))
         self.add_slice(adapter_name, where, perturb)
 
+    def restart(self, adapter_name: str, where: Slice, visited: list[int]) -> None:
+        """Puts an adapter at another place of its chain, unchanged there, keeping its parameter object.
+
+        What the block and the trace hold has to be loaded afterwards.
+        """
+        self.lift()
+        self.trace_columns.pop(adapter_name, None)
+        for store in (self.cla_trace, self.trace_pretrained):
+            if adapter_name in store:
+                del store[adapter_name]
+        if visited:
+            self._leave_trace(adapter_name, Slice(COLUMNS, tuple(visited)))
+        self._begin(adapter_name, where)
+        self.place()
+
     def delete_adapter(self, adapter_name: str) -> None:
         """Removes an adapter and its trace in the weight."""
         self.lift()
@@ -77,13 +92,17 @@ class ClaLayer(SliceLayer):
         finished.write(weight, values)
         self.cla_trace[adapter_name].copy_(trace.read(weight))
         self._traced = [adapter_name]
+        self._begin(adapter_name, where)
+        self.place()
+
+    def _begin(self, adapter_name: str, where: Slice) -> None:
+        weight = self.base_layer.weight.data
         anchor = where.read(weight)
         self.slices[adapter_name] = where
         self.anchor[adapter_name] = anchor
         self.positions[adapter_name] = where.index(weight.device)
         self.values[adapter_name].data = self.initial(anchor).to(self.values[adapter_name].dtype)
         self.values[adapter_name].grad = None
-        self.place()
 
     def _leave_trace(self, adapter_name: str, columns: Slice) -> None:
         """Makes room for the trace of an adapter, holding the pretrained values for now; `W` must be `W0`."""

@@ -116,6 +116,26 @@ class ClaModel(BaseTuner):
                 config.offsets[name] = start
                 config.visited[name] = list(layer.trace_columns[adapter_name].positions)
 
+    def chain_state(self, adapter_name: str = "default") -> dict[str, torch.Tensor]:
+        """Where the chain stands: per layer the first column of the block and the visited columns."""
+        config = self.peft_config[adapter_name]
+        return {
+            name: torch.tensor([offset, *config.visited.get(name, [])])
+            for name, offset in config.offsets.items()
+        }
+
+    def load_chain_state(self, state: Mapping[str, torch.Tensor], adapter_name: str = "default") -> None:
+        """Puts the chain where `state` says; the numbers themselves have to be loaded afterwards."""
+        config = self.peft_config[adapter_name]
+        for layer in self.modules():
+            if isinstance(layer, ClaLayer) and adapter_name in layer.values:
+                start, *visited = state[layer.layer_name].tolist()
+                where = Slice.block(COLUMNS, start, config.r, layer.in_features)
+                layer.restart(adapter_name, where, visited)
+                config.offsets[layer.layer_name] = start
+                if visited:
+                    config.visited[layer.layer_name] = visited
+
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """Keeps columns in place in the weight's type, which they share memory with; factors may be wider."""
         if not autocast_adapter_dtype:

@@ -207,7 +207,12 @@ def _gradient_norms(
     totals = {s: torch.zeros(s.count) for s in targets}
 
     def watch(structure: Structure, name: str):  # type: ignore[no-untyped-def]
-        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        def before(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            # With every weight frozen, the lowest layers have to ask for gradients themselves.
+            x = args[0]
+            return (x if x.requires_grad else x.detach().requires_grad_(), *args[1:])
+
+        def after(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             x = args[0].detach()
 
             def consume(grad: Tensor) -> None:
@@ -217,21 +222,16 @@ def _gradient_norms(
 
             output.register_hook(consume)
 
-        return hook
+        return before, after
 
-    handles = [
-        linear(model, name).register_forward_hook(watch(s, name))
-        for s, names in targets.items()
-        for name in names
-    ]
-    # With every weight frozen, the input has to ask for gradients so that they flow past all layers.
-    start = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    if start is not None:
-        handles.append(start.register_forward_hook(lambda module, args, output: output.requires_grad_(True)))
+    handles = []
+    for structure, names in targets.items():
+        for name in names:
+            before, after = watch(structure, name)
+            handles.append(linear(model, name).register_forward_pre_hook(before))
+            handles.append(linear(model, name).register_forward_hook(after))
     with _probing(model, handles), torch.enable_grad():
         for batch in batches:
-            if start is None:
-                batch = {k: v.clone().requires_grad_(v.is_floating_point()) for k, v in batch.items()}
             loss(model, batch).backward()
     return {s: total.sqrt() for s, total in totals.items()}
 
