@@ -16,7 +16,7 @@ export TOKENIZERS_PARALLELISM := false
 
 help: ## this list
 	@echo "make TARGET, with TARGET one of"
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1 \t\2/p' Makefile | expand -t 14
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-11s %s\n", $$1, $$2}' Makefile
 	@echo "variables: BUDGET=$(BUDGET) (audit), JOBS=$(JOBS) (test processes), PYTHON=$(PYTHON), VENV=$(VENV)"
 
 audit: ready ## settle every claim, run the simulators, write records, figures and pages (within BUDGET)
@@ -26,7 +26,7 @@ audit-full: ready ## the same without a limit in time
 	$(PY) -m reports audit --budget none
 
 test: lint ## style, types, proof-checks and unit tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile theory tests
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile --timeout 900 theory tests
 
 lint: ready ## style and types only
 	$(PY) -m ruff check .
