@@ -76,14 +76,14 @@ class Outcome:
 
     Attributes:
         done: items whose records stand, computed by this checkout now or earlier.
-        fresh: those among them computed now.
+        owner: record's place to the name of the item that makes it.
         remaining: items that the budget did not start.
         failed: item name to the reason, one line.
         interrupted: True when a person stopped it.
     """
 
     done: list[Item] = field(default_factory=list)
-    fresh: list[Item] = field(default_factory=list)
+    owner: dict[str, str] = field(default_factory=dict)
     remaining: list[Item] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
@@ -97,7 +97,11 @@ def run_items(
     waiting: list[tuple[Item, str]] = []
     for item in items:
         key = cache.key(item)
-        (outcome.done.append(item) if cache.is_done(item, key) else waiting.append((item, key)))
+        if cache.is_done(item, key):
+            outcome.done.append(item)
+            outcome.owner |= dict.fromkeys(cache.entry(item)["outputs"], item.name)
+        else:
+            waiting.append((item, key))
     progress.begin(total=len(items), done=len(outcome.done))
     deadline = None if budget is None else time.monotonic() + budget
     running: list[_Running] = []
@@ -177,6 +181,9 @@ def _finish(task: _Running, cache: Cache, outcome: Outcome, progress: Progress) 
                 outputs[Path(path).relative_to(records_root()).as_posix()] = read_record(path)["digest"]
         except (RecordError, ValueError) as error:
             reason = str(error)
+        shared = [name for name in outputs if outcome.owner.get(name, task.item.name) != task.item.name]
+        if shared:
+            reason = f"writes {shared[0]}, which {outcome.owner[shared[0]]} writes too"
     if reason:
         log = cache.log(task.item)
         write_text(log, printed)
@@ -184,8 +191,8 @@ def _finish(task: _Running, cache: Cache, outcome: Outcome, progress: Progress) 
         progress.finished(task.item.name, f"FAILED: {reason}", seconds)
         return
     cache.store(task.item, task.key, outputs, seconds)
+    outcome.owner |= dict.fromkeys(outputs, task.item.name)
     outcome.done.append(task.item)
-    outcome.fresh.append(task.item)
     progress.finished(task.item.name, _summary(outputs), seconds)
 
 
@@ -215,7 +222,8 @@ def compare_with_baseline(outcome: Outcome, cache: Cache) -> tuple[list[str], li
             except RecordError as error:
                 differences.append(f"{name}: the committed record cannot be read ({error})")
                 continue
-            for difference in compare_records(before, read_record(records_root() / name)):
+            after = read_record(records_root() / name)
+            for difference in compare_records(before, after, measured=item.kind == "llm"):
                 (information if difference.information else differences).append(f"{name}: {difference}")
     if unknown:
         named = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reports.layout import Record
@@ -22,24 +22,32 @@ class Difference:
         before: the value in the first record, shortened for reading.
         after: the value in the second one.
         information: True when the place may differ between machines (a search's counts and best ratios).
+        rounding: True when both values are numbers and at least one is a float.
     """
 
     where: str
     before: str
     after: str
     information: bool = False
+    rounding: bool = False
 
     def __str__(self) -> str:
-        note = " (information: the search went another way)" if self.information else ""
+        note = " (may differ between machines)" if self.information else ""
         return f"{self.where}: {self.before} -> {self.after}{note}"
 
 
-def compare_records(before: Record, after: Record) -> list[Difference]:
+def compare_records(before: Record, after: Record, measured: bool = False) -> list[Difference]:
     """Return every difference between two records of the same thing, in the order of their fields.
 
     Statuses, certificates and exact values must be equal; floats agree to a relative 1e-6. What lies under a
     field `search`, and an attained ratio kept as a float, is what a search met on the way: reported as
     information. `key` and `digest` follow from the rest and are not compared.
+
+    Args:
+        before: one record, for example the committed one.
+        after: the other one.
+        measured: True for experiments and benchmarks, whose floats and machines differ from one processor to
+            the next: there floats and the field `environment` are information.
     """
     skipped = ("key", "digest")
     found: list[Difference] = []
@@ -49,7 +57,15 @@ def compare_records(before: Record, after: Record) -> list[Difference]:
         "",
         found,
     )
-    return found
+    return [replace(difference, information=_is_information(difference, measured)) for difference in found]
+
+
+def _is_information(difference: Difference, measured: bool) -> bool:
+    """Return whether a difference says only that a search, or a measurement on another machine, went otherwise."""
+    searched = re.search(r"(^|\.)search(\.|\[|$)", difference.where) is not None
+    numeric = difference.where.endswith("tightness.ratio") or measured
+    machine = re.match(r"(environment|machine)\b", difference.where) is not None
+    return searched or (numeric and difference.rounding) or (measured and machine)
 
 
 _ABSENT = object()
@@ -64,10 +80,7 @@ def _compare(before: Any, after: Any, place: str, found: list[Difference]) -> No
         for i, (left, right) in enumerate(zip(before, after, strict=True)):
             _compare(left, right, f"{place}[{i}]", found)
     elif not _same(before, after):
-        numbers = isinstance(before, float) or isinstance(after, float)
-        searched = re.search(r"(^|\.)search(\.|\[|$)", place) is not None
-        information = searched or (place.endswith("tightness.ratio") and numbers)
-        found.append(Difference(place, _short(before), _short(after), information))
+        found.append(Difference(place, _short(before), _short(after), rounding=_floats(before, after)))
 
 
 def _same(before: Any, after: Any) -> bool:
@@ -79,6 +92,12 @@ def _same(before: Any, after: Any) -> bool:
             return before == after
         return math.isclose(before, after, rel_tol=RELATIVE_TOLERANCE, abs_tol=1e-300)
     return type(before) is type(after) and bool(before == after)
+
+
+def _floats(before: Any, after: Any) -> bool:
+    """Return whether both are numbers and at least one is a float."""
+    both = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (before, after))
+    return both and (isinstance(before, float) or isinstance(after, float))
 
 
 def _short(value: Any) -> str:

@@ -69,7 +69,7 @@ def simulators(records: dict[str, Record], claims: dict[str, Record]) -> list[Re
 def measurements(kind: str, records: dict[str, Record], claims: dict[str, Record]) -> list[Record]:
     """Return the rows of one kind (experiments, benchmarks), each with its results and its single runs.
 
-    A record with a headline is a result and gets a section; one without is a single run and gets a line. An
+    A record with tables or figures is a result and gets a section; any other is a single run and gets a line. An
     experiment that is declared but has no record is returned without runs.
     """
     folder = checkout() / "llm_experiments" / "experiments"
@@ -83,7 +83,7 @@ def measurements(kind: str, records: dict[str, Record], claims: dict[str, Record
         record = records[name]
         tier = str(record.get("tier") or record.get("settings", {}).get("tier") or "cpu")
         rows[row]["tiers"].setdefault(tier, []).append(str(record.get("headline") or ""))
-        if record.get("headline"):
+        if record.get("table") or record.get("tables") or record.get("figures"):
             rows[row]["results"].append(_result(kind, name, record, claims))
         else:
             rows[row]["runs"].append({"name": name.partition("/")[2] or name, **_outcome(kind, name, record)})
@@ -118,9 +118,9 @@ def _table(title: str, rows: list[Record]) -> Record:
 
 
 def _outcome(kind: str, name: str, record: Record) -> Record:
-    """Return what a single run measured, in one line: the numbers of its `metrics`."""
-    metrics = record.get("metrics")
-    return {"record": f"../records/{kind}/{name}.json", "outcome": notation.words(metrics) if metrics else ""}
+    """Return what a single run measured, in one line: its headline, else the numbers of its `metrics`."""
+    said = record.get("headline") or notation.words(record.get("metrics") or {})
+    return {"record": f"../records/{kind}/{name}.json", "outcome": said}
 
 
 def index_lines(rows: list[Record]) -> list[Record]:

@@ -222,6 +222,25 @@ def test_an_item_that_writes_nothing_has_failed(project: Any, capsys: pytest.Cap
     assert "sims/coin: ended well but wrote no record" in capsys.readouterr().out
 
 
+def test_two_items_that_write_one_record_are_named(project: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    file = project.root / "sims" / "coin.py"
+    (project.root / "sims" / "medal.py").write_text(
+        file.read_text().replace("AUDIT =", "AUDIT = [[]]\nOTHER =")
+    )
+    assert audit("none", 1, root=project.root) == 1
+    assert "sims/medal: writes sims/coin.json, which sims/coin writes too" in capsys.readouterr().out
+
+
+def test_the_number_of_processes_changes_no_record(project: Any) -> None:
+    audit("none", 1, root=project.root)
+    one = project.records()
+    shutil.rmtree(project.root / ".cache")
+    shutil.rmtree(project.root / "out")
+    (project.root / "out").mkdir()
+    audit("none", 3, root=project.root)
+    assert project.records() == one
+
+
 def test_a_broken_record_stops_the_audit_before_it_starts(
     project: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

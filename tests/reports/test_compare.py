@@ -57,5 +57,13 @@ def test_what_a_search_met_is_information(claim: Record) -> None:
     assert [d.information for d in compare_records(claim, changed)] == [True]
 
 
+def test_measured_floats_and_machines_are_information() -> None:
+    before = {"accuracy": 0.81, "correct": 81, "environment": {"processor": "one", "threads": 2}}
+    after = {"accuracy": 0.82, "correct": 82, "environment": {"processor": "two", "threads": 2}}
+    said = {d.where: d.information for d in compare_records(before, after, measured=True)}
+    assert said == {"accuracy": True, "correct": False, "environment.processor": True}
+    assert not any(d.information for d in compare_records(before, after))
+
+
 def test_key_and_digest_are_not_compared(claim: Record) -> None:
     assert compare_records(claim, claim | {"key": "1" * 64, "digest": "x"}) == []
