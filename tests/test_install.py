@@ -235,22 +235,15 @@ SOLVERS = {"z3", "PEPit", "cvxpy"}
 
 
 @cache
-def imported(file: Path) -> dict[str, bool]:
-    """Modules that a file imports, with whether it does so while it is itself imported."""
-    tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
-    functions = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
-    inside = {id(node) for function in functions for node in ast.walk(function)}
-    found: dict[str, bool] = {}
-    for node in ast.walk(tree):
+def imported(file: Path) -> frozenset[str]:
+    """What a file imports, inside functions too: dotted names, with the name that `from` takes out of them."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            found[name] = found.get(name, False) or id(node) not in inside
-    return found
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -292,18 +285,48 @@ def test_what_the_others_use_of_reports_leads_nowhere_else(package):
                 assert not outside, f"{file.relative_to(ROOT)} imports {name}, which leads to {outside}"
 
 
-def test_solvers_are_imported_in_the_search_alone_and_only_when_used():
+def test_solvers_are_named_in_the_search_alone():
     for package in PACKAGES:
         for file in (ROOT / package).rglob("*.py"):
-            for name, at_import in imported(file).items():
-                if name.split(".")[0] in SOLVERS:
-                    place = file.relative_to(ROOT)
-                    assert place.is_relative_to("theory/search"), f"{place} imports {name}"
-                    assert not at_import, f"{place} imports {name} before it is used"
+            named = {name for name in imported(file) if name.split(".")[0] in SOLVERS}
+            place = file.relative_to(ROOT)
+            assert not named or place.is_relative_to("theory/search"), f"{place} imports {named}"
 
 
-def test_theory_itself_is_standard_library_only():
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import theory; print(theory.__name__)"
-    answer = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+def run_isolated(code: str, *options: str) -> list[str]:
+    """The words that a fresh interpreter prints, whose path begins with the checkout."""
+    command = [sys.executable, *options, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"]
+    answer = subprocess.run(command, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
-    assert answer.stdout == "theory\n"
+    return answer.stdout.split()
+
+
+def theory_modules(*, of_papers: bool) -> list[str]:
+    """Dotted names of the modules of theory/ outside its search: those of the papers, or the others."""
+    names = []
+    for file in sorted((ROOT / "theory").rglob("*.py")):
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        in_paper = len(parts) > 2 and parts[1] != "kits"
+        if (
+            parts[1] != "search"
+            and parts[-1] not in {"__main__", "__init__", "conftest"}
+            and in_paper == of_papers
+        ):
+            names.append(".".join(parts))
+    return names
+
+
+def test_checks_load_no_solver_and_no_torch():
+    modules = theory_modules(of_papers=False) + theory_modules(of_papers=True)
+    loaded = run_isolated(f"import {', '.join(modules)}; print(*sys.modules)")
+    assert not SOLVERS.union({"torch", "transformers"}) & {name.split(".")[0] for name in loaded}
+
+
+def test_claims_need_the_standard_library_alone():
+    modules = theory_modules(of_papers=True)
+    assert modules
+    run_isolated(f"import {', '.join(modules)}", "-I", "-S")
+
+
+def test_theory_itself_needs_the_standard_library_alone():
+    assert run_isolated("import theory; print(theory.__name__)", "-I", "-S") == ["theory"]
