@@ -37,7 +37,7 @@ def works(python: Path) -> bool:
         return False
 
 
-def build(venv: Path, python: Path) -> None:
+def build(venv: Path, python: Path, quietly: bool) -> None:
     """Create the environment and install the locked versions and this checkout into it."""
     unfinished = venv / "unfinished"
     if venv.exists() and (unfinished.exists() or not works(python)):
@@ -49,7 +49,7 @@ def build(venv: Path, python: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     unfinished.touch()
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install"]
-    subprocess.run([*pip, "--requirement", LOCK], check=True)
+    subprocess.run([*pip, *(["--quiet"] if quietly else []), "--requirement", LOCK], check=True)
     subprocess.run([*pip, "--quiet", "--no-deps", "--no-build-isolation", "--editable", ROOT], check=True)
     unfinished.unlink()
 
@@ -65,9 +65,10 @@ def main() -> int:
         if stamp.is_file() and stamp.read_text() == wanted and works(python):
             return 0
         started = time.monotonic()
+        was_complete = stamp.is_file()
         stamp.unlink(missing_ok=True)
         try:
-            build(venv, python)
+            build(venv, python, quietly=was_complete)  # little to install: pip need not tell of each package
         except subprocess.CalledProcessError as error:
             step = " ".join(str(part) for part in error.cmd[1:4])
             remedy = "see the lines above; then run the same command again"
