@@ -404,6 +404,9 @@ class Words(Kit):
     def op(self, A: Mat) -> Any:
         return Poly.gen(self._key("op", self.normal(A)))
 
+    def sv(self, A: Mat, i: Any) -> Any:
+        return Poly.gen(self._key("sv", self.normal(A), str(i)))
+
     def rank(self, A: Mat) -> Any:
         return Poly.gen(self._key("rank", self.normal(A)))
 

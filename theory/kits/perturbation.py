@@ -1,0 +1,68 @@
+"""Classical inequalities of perturbation theory, as non-negative terms for proofs by words.
+
+Each function states one inequality that holds for all real matrices of fitting shapes and returns its right
+minus its left side; the docstring says why it holds. Notation: |.| spectral norm, |.|_F Frobenius norm,
+s_1 >= s_2 >= ... singular values. Standard library only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from theory.kits.words import _EARNED, NonNegative, ProofFails, Words
+from theory.protocol import Mat
+
+
+def norm_of_product(k: Words, A: Mat, B: Mat) -> NonNegative:
+    """|A| |B| - |A B|."""
+    return NonNegative(k.op(A) * k.op(B) - k.op(A @ B), "|AB| <= |A| |B|", _EARNED)
+
+
+def norm_of_sum(k: Words, A: Mat, B: Mat) -> NonNegative:
+    """|A| + |B| - |A + B|."""
+    return NonNegative(k.op(A) + k.op(B) - k.op(A + B), "|A + B| <= |A| + |B|", _EARNED)
+
+
+def singular_value(k: Words, A: Mat, i: Any) -> NonNegative:
+    """s_i(A)."""
+    return NonNegative(k.sv(A, i), "a singular value", _EARNED)
+
+
+def stretched_tail(k: Words, A: Mat, r: Any, Y: Mat, source: Mat) -> NonNegative:
+    """s_{r+1} |Y - X|_F^2 - 2 s_r <Y, N> for X = SVD_r(A), N = A - X and Y = SVD_r(source).
+
+    X stays a best rank-r part of X + c N for 0 <= c <= s_r / s_{r+1}, so for Y of rank at most r
+    |X + c N - Y|_F >= |c N|_F, that is |Y - X|_F^2 >= 2 c <Y - X, N> = 2 c <Y, N>.
+    """
+    if k.normal(Y - k.svd_r(source, r, f"stretched {len(k._known)}")).data:
+        msg = "Y is not the best rank-r part of the matrix named"
+        raise ProofFails(msg)
+    X = k.svd_r(A, r, f"kept {len(k._known)}")
+    value = k.sv(A, r + 1) * k.fro2(Y - X) - 2 * (k.sv(A, r) * k.dot(Y, A - X))
+    return NonNegative(value, "Eckart-Young for the stretched tail", _EARNED)
+
+
+def rank_square(k: Words, a: Any, b: Any, r: Any, A: Mat, B: Mat, E: Mat) -> NonNegative:
+    """a^2 |Z|_F^2 + 2 r b^2 |E|^2 - 2 a b <Z, E> for Z = SVD_r(B) - SVD_r(A), whose rank is at most 2 r.
+
+    <Z, E> <= |Z|_* |E| <= sqrt(2 r) |Z|_F |E|, and a^2 u^2 + b^2 v^2 >= 2 |a b| u v.
+    """
+    Z = k.svd_r(B, r, f"one {len(k._known)}") - k.svd_r(A, r, f"other {len(k._known)}")
+    size = k.op(E) * k.op(E)
+    value = a * a * k.fro2(Z) + 2 * (k.number(str(r)) * (b * b * size)) - 2 * (a * b * k.dot(Z, E))
+    return NonNegative(value, "<Z, E> <= sqrt(2r) |Z|_F |E|", _EARNED)
+
+
+def root_lipschitz(k: Words, A: Mat, B: Mat, low: Any, above: str, psd: str) -> NonNegative:
+    """|B^2 - A^2| - low |B - A| when the hypothesis `above` says A - low I psd and `psd` says B psd.
+
+    B^2 - A^2 = B E + E A with E = B - A; at a unit eigenvector v of E for the eigenvalue +-|E| the form
+    v'(B E + E A)v is +-|E| (v'Bv + v'Av), of size at least low |E|.
+    """
+    givens = dict(k.givens)
+    for name, S in ((above, A - low * k.eye(A.shape[0])), (psd, B)):
+        relation = givens.get(name)
+        if relation is None or relation.op != "psd" or k.normal(relation.args[0] - S).data:
+            msg = f"the hypothesis {name!r} does not say that the matrix needed is psd"
+            raise ProofFails(msg)
+    return NonNegative(k.op(B @ B - A @ A) - low * k.op(B - A), "roots: |B - A| low <= |B^2 - A^2|", _EARNED)
