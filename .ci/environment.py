@@ -54,30 +54,40 @@ def build(venv: Path, python: Path, quietly: bool) -> None:
     unfinished.unlink()
 
 
-def main() -> int:
-    """Return the exit status; say in one line on stderr when a step failed."""
-    venv = (ROOT / sys.argv[1]).absolute()
+def ensure(venv: Path) -> None:
+    """Build the environment unless its stamp says that it is the right one."""
     python = venv / "bin" / "python"
     stamp = venv / "complete"
     with (ROOT / ".environment.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         wanted = key()
         if stamp.is_file() and stamp.read_text() == wanted and works(python):
-            return 0
+            return
         started = time.monotonic()
         was_complete = stamp.is_file()
         stamp.unlink(missing_ok=True)
-        try:
-            build(venv, python, quietly=was_complete)  # little to install: pip need not tell of each package
-        except subprocess.CalledProcessError as error:
-            step = " ".join(str(part) for part in error.cmd[1:4])
-            remedy = "see the lines above; then run the same command again"
-            if "venv" in error.cmd:
-                remedy = "Debian and Ubuntu keep this module in the package python3-venv"
-            print(f"error: `{step}` failed while the environment was made: {remedy}", file=sys.stderr)
-            return 2
+        build(venv, python, quietly=was_complete)  # little to install: pip need not tell of each package
         stamp.write_text(wanted)
         print(f"environment: ready after {time.monotonic() - started:.0f} s", flush=True)
+
+
+def main() -> int:
+    """Return the exit status; say in one line on stderr why there is no environment."""
+    try:
+        ensure((ROOT / sys.argv[1]).absolute())
+    except subprocess.CalledProcessError as error:
+        step = " ".join(str(part) for part in error.cmd[1:4])
+        remedy = "see the lines above; then run the same command again"
+        if "venv" in error.cmd:
+            remedy = "Debian and Ubuntu keep this module in the package python3-venv"
+        print(f"error: `{step}` failed while the environment was made: {remedy}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: the environment cannot be made: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command starts the installation afresh", file=sys.stderr)
+        return 3
     return 0
 
 

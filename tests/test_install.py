@@ -208,6 +208,16 @@ def test_a_failed_step_leaves_no_finished_environment(environment, capsys, monke
     assert capsys.readouterr().err.startswith("error: ")
 
 
+@pytest.mark.parametrize("what, status", [(KeyboardInterrupt(), 3), (PermissionError(13, "denied", "x"), 2)])
+def test_an_interruption_or_an_unwritable_folder_is_one_line(environment, capsys, monkeypatch, what, status):
+    def fail(venv, python, quietly):
+        raise what
+
+    monkeypatch.setattr(environment, "build", fail)
+    assert environment.main() == status
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_a_folder_that_is_no_environment_is_never_deleted(environment):
     precious = environment.ROOT / "venv" / "thesis.tex"
     precious.parent.mkdir()
