@@ -301,14 +301,23 @@ class Words(Kit):
                 rest = self._combo({w: d for w, d in A.data.items() if w != lead}, A.shape)
                 self._rule(p + lead, self.scale(Poly.of(1) / A.data[lead], A - self._prepend(p, rest)))
             self._nest(P, A)
+            self._link_projector(A)
         return self._known[key]
+
+    def _link_projector(self, A: Mat) -> None:
+        """A A^+ is the projector on the columns of A, once both have letters."""
+        word, P = self._single(A), self._known.get(self._key("proj", A))
+        Y = self._single(self._known.get(self._key("pinv", A), self.zeros(*A.shape)))
+        if word is not None and P is not None and Y is not None and len(Y) == 1:
+            self._rule(word + Y, P)
 
     def _nest(self, P: Mat, A: Mat) -> None:
         """Projectors whose spaces contain one another: P0 A = A gives P0 P = P."""
         for other, B in self._projectors:
             for outer, inner, spans in ((other, P, A), (P, other, B)):
                 if (
-                    self.normal(outer @ spans).data.keys() == spans.data.keys()
+                    outer.shape[1] == spans.shape[0]
+                    and self.normal(outer @ spans).data.keys() == spans.data.keys()
                     and not (outer @ spans - spans).data
                 ):
                     ((o, _),), ((i, _),) = outer.data.items(), inner.data.items()
@@ -327,6 +336,9 @@ class Words(Kit):
         if word is None:
             msg = "the pseudo-inverse of a sum; give the sum a letter of its own"
             raise NotHere(msg)
+        if (shown := self._pinv_by_root(A, word)) is not None:
+            self._known[key] = shown
+            return shown
         even = self._star(word) == word
         Y = self.letter(f"Y{len(self._known)}", A.shape[1], A.shape[0], symmetric=even)
         self._known[key] = Y
@@ -347,7 +359,25 @@ class Words(Kit):
             self._rule(star + ystar, self._combo({y + word: Poly.of(1)}, (A.shape[1], A.shape[1])), False)
             self._rule(star + word + y, self._combo({star: Poly.of(1)}, (A.shape[1], A.shape[0])))
             self._rule(y + word + star, self._combo({star: Poly.of(1)}, (A.shape[1], A.shape[0])))
+        self._link_projector(A)
         return Y
+
+    def _pinv_by_root(self, A: Mat, word: Word) -> Mat | None:
+        """(R^2)^+ = (R^+)^2 for a symmetric letter R, and Z^+ = Z'(Z Z')^+ where Z Z' is known to be R^2."""
+        if len(word) == 2 and word[0] == word[1] and self._star(word) == word:
+            R = self._combo({word[:1]: Poly.of(1)}, A.shape)
+            return self.pinv(R) @ self.pinv(R)
+        gram = self._single(A @ A.T)
+        if (
+            gram is None
+            or len(gram) != 2
+            or gram[0] != gram[1]
+            or self._star(gram) != gram
+            or word == gram[:1]
+        ):
+            return None
+        R = self._combo({gram[:1]: Poly.of(1)}, (A.shape[0], A.shape[0]))
+        return A.T @ self.pinv(R) @ self.pinv(R)
 
     def inv(self, A: Mat) -> Mat:
         Y = self.pinv(A)
@@ -369,6 +399,10 @@ class Words(Kit):
             word = self._single(S)
             if word is not None and len(word) > 2:
                 self._rule(word, self._combo({r + r: Poly.of(1)}, S.shape))
+                half = word[: len(word) // 2]
+                if half + self._star(half) == word:  # S = Z Z': the columns of Z are those of the root
+                    (y,) = self.pinv(R).data
+                    self._rule(r + y + half, self._combo({half: Poly.of(1)}, (S.shape[0], None)))
             else:
                 self._rule(r + r, S)
         return self._known[key]
@@ -409,6 +443,10 @@ class Words(Kit):
 
     def rank(self, A: Mat) -> Any:
         return Poly.gen(self._key("rank", self.normal(A)))
+
+    def pos_part(self, a: Any) -> Any:
+        p = Poly.of(a)
+        return Poly.gen(("positive part", tuple(sorted(p.terms.items(), key=repr))))
 
     def tail2(self, A: Mat, r: Any) -> Any:
         return self.fro2(A - self.svd_r(A, r, f"tail {len(self._known)}"))
