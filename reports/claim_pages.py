@@ -60,7 +60,10 @@ def _place(source: Any) -> str:
 
 def _certificate(part: Record, record: str) -> Record:
     """Return how a certificate is shown: its text when short, its length when long, nothing when absent."""
-    text = pretty(part["certificate"]) if part["certificate"] else ""
+    certificate = part["certificate"]
+    # A counterexample is on the page already, in matrices.
+    shown = isinstance(certificate, dict) and certificate.get("kind") == "counterexample"
+    text = pretty(certificate) if certificate and not shown else ""
     short = len(text) <= LONGEST_CERTIFICATE
     return {
         "certificate_text": text if short else "",

@@ -10,9 +10,7 @@ from pathlib import Path
 
 PACKAGES = ("theory", "sims", "llm_experiments", "reports")
 
-
-# Part of the project's own machinery that cannot change an outcome: a page drawn otherwise asks for no new
-# proof.
+# Machinery that cannot change an outcome: a page drawn otherwise asks for no other proof.
 _PRESENTATION = ("reports",)
 _DATA = (".lock", ".json", ".toml", ".csv")
 
@@ -40,22 +38,14 @@ def closure(files: Iterable[Path], root: Path) -> list[Path]:
         if file in seen:
             continue
         seen.add(file)
-        package = _package_of(file, root)
-        stamp = file.stat()
-        names = _imported_by(file, package, (stamp.st_mtime_ns, stamp.st_size))
-        for name in (".".join(package), *names):
-            waiting.extend(_files_of(name, root))
-    # Data read by a module lies beside it under its name: `assets.lock` belongs to `assets.py`.
-    data = {path for file in seen for path in file.parent.glob(f"{file.stem}.*") if path.suffix in _DATA}
-    return sorted(seen | data)
+        waiting.extend(_direct(file, root, _stamp(file)))
+    return sorted(seen)
 
 
 def hashes(files: Iterable[Path], root: Path) -> dict[str, str]:
     """Return the sha256 of each file's bytes by its path relative to `root`."""
-    return {
-        file.relative_to(root.resolve()).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in files
-    }
+    root = root.resolve()
+    return {file.relative_to(root).as_posix(): _sha256(file, _stamp(file)) for file in files}
 
 
 def literal(file: Path, name: str) -> object:
@@ -80,15 +70,32 @@ def literal(file: Path, name: str) -> object:
     return None
 
 
-def _package_of(file: Path, root: Path) -> tuple[str, ...]:
-    """Return the package of a file: `theory/s2ft/x.py` lies in ("theory", "s2ft")."""
-    return file.relative_to(root).parts[:-1]
+# Many claims share most of their sources: within a process a file is read again only when its stamp changes.
+_Stamp = tuple[int, int]
+
+
+def _stamp(file: Path) -> _Stamp:
+    status = file.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 @cache
-def _imported_by(file: Path, package: tuple[str, ...], stamp: tuple[int, int]) -> tuple[str, ...]:
-    """Return the dotted names that a file imports; `stamp` (time, size) makes a changed file be read again."""
-    return tuple(dict.fromkeys(_imported(ast.parse(file.read_bytes(), filename=str(file)), package)))
+def _sha256(file: Path, stamp: _Stamp) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@cache
+def _direct(file: Path, root: Path, stamp: _Stamp) -> tuple[Path, ...]:
+    """Return what a file rests on at first hand: its packages, what it imports, the data beside it."""
+    if file.suffix != ".py":
+        return ()
+    package = file.relative_to(root).parts[:-1]
+    tree = ast.parse(file.read_bytes(), filename=str(file))
+    names = {".".join(package), *_imported(tree, package)}
+    found = {path for name in names for path in _files_of(name, root)}
+    # Data read by a module lies beside it under its name: `assets.lock` belongs to `assets.py`.
+    found |= {path for path in file.parent.glob(f"{file.stem}.*") if path.suffix in _DATA}
+    return tuple(sorted(found))
 
 
 def _imported(tree: ast.AST, package: tuple[str, ...]) -> Iterator[str]:
