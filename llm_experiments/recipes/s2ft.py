@@ -81,7 +81,7 @@ def s2ft(model: nn.Module, request: Request, selection: str, direction: str | No
 
 _SCORES = {"w": "weight", "a": "activation", "s": "product", "g": "gradient"}
 _SOURCE = "S2FT (arXiv:2412.06289), Sections 3.2-3.3, Appendix D"
-_CLAIMS = ("s2ft/thm_4_2",)
+_CLAIMS = ("s2ft/partial_backprop", "s2ft/masked_equivalence", "s2ft/lemma_f12")
 
 METHODS = (
     Method(
