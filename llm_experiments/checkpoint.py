@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
+from llm_experiments.errors import UserError
 
-class CheckpointError(ValueError):
+
+class CheckpointError(UserError):
     """A checkpoint of another run, or unreadable; one line with the remedy."""
 
 
@@ -57,9 +59,13 @@ def load(path: Path, key: str) -> dict[str, Any] | None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different type for each way in which a file can be damaged
-        message = f"checkpoint {path.parent.name}/{path.name} is unreadable ({type(error).__name__}); delete it"
+        message = (
+            f"checkpoint {path.parent.name}/{path.name} is unreadable ({type(error).__name__}); delete it"
+        )
         raise CheckpointError(message) from error
     if content.get("key") != key:
-        message = f"checkpoint {path.parent.name}/{path.name} is of other settings; delete it or use another folder"
+        message = (
+            f"checkpoint {path.parent.name}/{path.name} is of other settings; delete it or use another folder"
+        )
         raise CheckpointError(message)
     return content

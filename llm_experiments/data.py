@@ -18,13 +18,14 @@ from functools import lru_cache
 
 import torch
 
+from llm_experiments.errors import UserError
 from llm_experiments.lower import States
 from llm_experiments.text import Tokenizer
 
 IGNORED = -100  # label of a token that does not count in the loss
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """Data that is not there or does not fit the model; one line with the remedy."""
 
 
@@ -271,7 +272,11 @@ class Batch:
 
 
 def collate(
-    items: Sequence[Item], kind: str, pad_id: int, device: torch.device, states: list[torch.Tensor] | None = None
+    items: Sequence[Item],
+    kind: str,
+    pad_id: int,
+    device: torch.device,
+    states: list[torch.Tensor] | None = None,
 ) -> Batch:
     """Pad items on the right and build mask and targets; `states` replaces the ids by cached hidden states."""
     longest = max(len(item.ids) for item in items)

@@ -18,12 +18,26 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from llm_experiments.errors import UserError
+
 # Scalar value types of a key/value pair, by their number in the file.
-_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_SCALARS = {
+    0: "<B",
+    1: "<b",
+    2: "<H",
+    3: "<h",
+    4: "<I",
+    5: "<i",
+    6: "<f",
+    7: "<?",
+    10: "<Q",
+    11: "<q",
+    12: "<d",
+}
 _STRING, _ARRAY = 8, 9
 
 
-class GGUFError(ValueError):
+class GGUFError(UserError):
     """A GGUF file that cannot be read; the message is one line that says what to do."""
 
 
@@ -96,7 +110,9 @@ class GGUFFile:
         self.path = path
         with path.open("rb") as stream:
             if stream.read(4) != b"GGUF":
-                message = f"{path.name} is not a GGUF file (magic bytes differ); give a .gguf file or a folder"
+                message = (
+                    f"{path.name} is not a GGUF file (magic bytes differ); give a .gguf file or a folder"
+                )
                 raise GGUFError(message)
             try:
                 version, tensors, pairs = struct.unpack("<IQQ", stream.read(20))
@@ -125,7 +141,9 @@ class GGUFFile:
             inner, count = struct.unpack("<IQ", stream.read(12))
             return [self._value(stream, inner) for _ in range(count)]
         if kind not in _SCALARS:
-            message = f"{self.path.name} holds a value of unknown type {kind}; the file is damaged or too recent"
+            message = (
+                f"{self.path.name} holds a value of unknown type {kind}; the file is damaged or too recent"
+            )
             raise GGUFError(message)
         return self._scalar(stream, _SCALARS[kind])
 
@@ -148,7 +166,9 @@ class GGUFFile:
     def _format(self, kind: int) -> tuple[str, int, int, Any]:
         if kind not in FORMATS:
             known = ", ".join(name for name, *_ in FORMATS.values())
-            message = f"{self.path.name} uses block format number {kind}; known are {known}: convert the file first"
+            message = (
+                f"{self.path.name} uses block format number {kind}; known are {known}: convert the file first"
+            )
             raise GGUFError(message)
         return FORMATS[kind]
 
@@ -205,7 +225,9 @@ def llama_config(metadata: dict[str, Any], tied: bool) -> dict[str, Any]:
     """The `config.json` of a Llama model, from GGUF metadata."""
     architecture = metadata.get("general.architecture")
     if architecture != "llama":
-        message = f"architecture {architecture!r} is not supported; convert only files of architecture 'llama'"
+        message = (
+            f"architecture {architecture!r} is not supported; convert only files of architecture 'llama'"
+        )
         raise GGUFError(message)
     heads = metadata["llama.attention.head_count"]
     width = metadata["llama.embedding_length"]
@@ -243,7 +265,9 @@ def byte_level_tokenizer(metadata: dict[str, Any]) -> Any:
 
     family, split = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
     if (family, split) != ("gpt2", "smollm"):
-        message = f"tokenizer {family!r} with pre-tokenizer {split!r} is not supported (only 'gpt2' with 'smollm')"
+        message = (
+            f"tokenizer {family!r} with pre-tokenizer {split!r} is not supported (only 'gpt2' with 'smollm')"
+        )
         raise GGUFError(f"{message}; give a transformers folder with a tokenizer.json instead")
     tokens = metadata["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
@@ -255,7 +279,11 @@ def byte_level_tokenizer(metadata: dict[str, Any]) -> Any:
     control = 3
     kinds = metadata["tokenizer.ggml.token_type"]
     tokenizer.add_special_tokens(
-        [AddedToken(token, special=True) for token, kind in zip(tokens, kinds, strict=True) if kind == control]
+        [
+            AddedToken(token, special=True)
+            for token, kind in zip(tokens, kinds, strict=True)
+            if kind == control
+        ]
     )
     return tokenizer
 
@@ -290,7 +318,11 @@ def convert(source: Path, folder: Path) -> list[str]:
         for role in ("bos", "eos", "pad")
         if config[f"{role}_token_id"] is not None
     }
-    chat = {"chat_template": file.metadata["tokenizer.chat_template"]} if "tokenizer.chat_template" in file.metadata else {}
+    chat = (
+        {"chat_template": file.metadata["tokenizer.chat_template"]}
+        if "tokenizer.chat_template" in file.metadata
+        else {}
+    )
     tokenizer_config = {"tokenizer_class": "PreTrainedTokenizerFast", **names, **chat}
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=1))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from llm_experiments import metrics
 from llm_experiments.data import IGNORED, Batch, Encoding, Item, Split
+from llm_experiments.errors import UserError
 
 GENERATED_TOKENS = 256  # longest completion of a generating task; worked solutions take about 100
 
@@ -143,8 +144,10 @@ class Learner:
         from llm_experiments.tasks.gsm_symbolic import last_number
 
         if "input_ids" not in batch.inputs:
-            message = f"task {self.encoding.task.name} generates text and needs token ids; set cached_lower to 0"
-            raise ValueError(message)
+            message = (
+                f"task {self.encoding.task.name} generates text and needs token ids; set cached_lower to 0"
+            )
+            raise UserError(message)
         tokenizer = self.encoding.tokenizer
         prompts = [item.ids[: item.answer_start] for item in batch.items]
         longest = max(map(len, prompts))

@@ -10,6 +10,7 @@ layer 3: an adapter trained on cached states loads on the complete model under t
 from __future__ import annotations
 
 import copy
+import fcntl
 import hashlib
 import json
 import os
@@ -32,9 +33,13 @@ class Skip(nn.Module):
 class GivenStates(nn.Module):
     """Stands where BERT's embeddings were: the cached states already contain them."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Identity()  # what `get_input_embeddings` finds
+
     def forward(self, inputs_embeds: torch.Tensor, **named: object) -> torch.Tensor:
         """Return `inputs_embeds` (batch x tokens x width) as they are."""
-        return inputs_embeds
+        return self.word_embeddings(inputs_embeds)
 
 
 def layers_of(model: nn.Module) -> nn.ModuleList:
@@ -103,11 +108,13 @@ class LowerHalf:
         key = hashlib.sha256(json.dumps([self.digest, self.depth, sequences]).encode()).hexdigest()[:24]
         lengths = np.array([len(sequence) for sequence in sequences])
         target = folder / f"{key}.npy"
-        if not target.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            partial = folder / f"{key}.{os.getpid()}.partial"
-            self._fill(partial, sequences, lengths, pad_id)
-            os.replace(partial, target)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{key}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # seeds in parallel: one computes, the others read
+            if not target.is_file():
+                partial = target.with_suffix(".partial")
+                self._fill(partial, sequences, lengths, pad_id)
+                os.replace(partial, target)
         return States(np.load(target, mmap_mode="r"), lengths)
 
     def _fill(self, path: Path, sequences: Sequence[Sequence[int]], lengths: np.ndarray, pad_id: int) -> None:

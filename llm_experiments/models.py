@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from llm_experiments.errors import UserError
 from llm_experiments.text import ByteTokenizer, FileTokenizer, Tokenizer
 from sims import assets
 
@@ -33,7 +34,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class ModelError(ValueError):
+class ModelError(UserError):
     """A model that is unknown, not prepared or of a family that cannot be tuned; one line with the remedy."""
 
 
@@ -66,12 +67,17 @@ class ModelSpec:
     asset: str | None
     load: Callable[[ModelSpec, int, torch.dtype], Loaded]
     folder: Callable[[], Path] | None = None
+    cpu_lower: int = 0  # lower layers that `train` runs once and keeps frozen on a CPU
 
     def missing(self) -> str | None:
         """The command that makes this model available, or None when it is."""
-        if self.asset is None:
+        if self.folder is None:
             return None
-        if assets.is_present(self.asset) and (self.folder() / "config.json").is_file():
+        try:
+            ready = (self.folder() / "config.json").is_file()
+        except assets.AssetError:
+            ready = False
+        if ready:
             return None
         return f"python -m llm_experiments prepare --only {self.name}"
 
@@ -171,7 +177,9 @@ def load_folder(folder: Path, label: str, source: str, dtype: torch.dtype) -> Lo
 
     config_file = folder / "config.json"
     if not config_file.is_file() or not any(folder.glob("*.safetensors")):
-        message = f"model folder {folder.name} must hold config.json and *.safetensors; save_pretrained writes both"
+        message = (
+            f"model folder {folder.name} must hold config.json and *.safetensors; save_pretrained writes both"
+        )
         raise ModelError(message)
     config = AutoConfig.from_pretrained(folder)
     for field in vars(config):
@@ -210,7 +218,9 @@ def _weights(family: Any, folder: Path, config: Any, dtype: torch.dtype, **optio
     wrong = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     wrong += sorted(key for key in info["unexpected_keys"] if "pooler." not in key)
     if wrong:
-        message = f"weights in {folder.name} do not fit its config.json ({len(wrong)} tensors, first {wrong[0]})"
+        message = (
+            f"weights in {folder.name} do not fit its config.json ({len(wrong)} tensors, first {wrong[0]})"
+        )
         raise ModelError(f"{message}; save the model again with save_pretrained")
     return model
 
@@ -246,8 +256,8 @@ def smollm2_gguf() -> Path:
 
 
 def smollm2_folder() -> Path:
-    """Where `prepare` puts the converted SmolLM2 (it may not be there yet)."""
-    return cache_folder("models", "smollm2")
+    """Where `prepare` puts the converted SmolLM2 (it may not be there yet); another package, another folder."""
+    return cache_folder("models", f"smollm2-{assets.locked()['smollm2'].sha256[:12]}")
 
 
 def prepare_smollm2() -> None:
@@ -272,9 +282,17 @@ MODELS = {
         ModelSpec("tiny_llama", "tiny random Llama", "decoder", None, _random),
         ModelSpec("tiny_llama_gqa", "tiny random Llama with grouped queries", "decoder", None, _random),
         ModelSpec("tiny_bert", "tiny random BERT", "encoder", None, _random),
-        ModelSpec("minilm", "MiniLM (all-MiniLM-L6-v2)", "encoder", "minilm", _asset, lambda: assets.path("minilm")),
         ModelSpec(
-            "smollm2", "SmolLM2-135M, dequantised from Q4_1", "decoder", "smollm2", _asset, smollm2_folder
+            "minilm",
+            "MiniLM (all-MiniLM-L6-v2)",
+            "encoder",
+            "minilm",
+            _asset,
+            lambda: assets.path("minilm"),
+            3,
+        ),
+        ModelSpec(
+            "smollm2", "SmolLM2-135M, dequantised from Q4_1", "decoder", "smollm2", _asset, smollm2_folder, 20
         ),
     )
 }

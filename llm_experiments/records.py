@@ -98,19 +98,20 @@ def headline(method: str, label: str, task: str, splits: Record) -> str:
     )
 
 
-def write(run: Run, body: Record, row: str | None = None) -> Path:
-    """Write a run's record: into its own folder, or among the reports as `llm/<row>/<name>.json`.
+def path(run: Run, row: str | None = None) -> Path:
+    """Where a run's record goes: its own folder, or among the reports as `llm/<row>/<name>.json`.
 
     A run that somebody tries out stays in the ignored cache; only a named row enters the reports.
     """
-    if row is None:
-        path = run.folder / "record.json"
-    else:
-        body = body | {"id": f"{row}/{run.name}"}
-        path = store.record_path("llm", f"{row}/{run.name}")
-    store.write_record(path, body)
-    store.write_run(path, seconds=run.seconds)
-    return path
+    return run.folder / "record.json" if row is None else store.record_path("llm", f"{row}/{run.name}")
+
+
+def write(run: Run, body: Record, row: str | None = None) -> Path:
+    """Write a run's record and its sidecar; returns the record's path."""
+    place = path(run, row)
+    store.write_record(place, body if row is None else body | {"id": f"{row}/{run.name}"})
+    store.write_run(place, seconds=run.seconds)
+    return place
 
 
 # --- summaries over seeds ------------------------------------------------------------------------

@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from llm_experiments.errors import UserError
+
 PRECISIONS = {
     "fp32": "weights and arithmetic in float32",
     "bf16-mixed": "weights in float32, forward and backward in bfloat16 autocast",
@@ -16,8 +18,12 @@ PRECISIONS = {
 SCHEDULES = ("constant", "linear", "cosine")
 HEADS = ("probe", "random")
 
+# Peak learning rates that neither stall nor overfit on the CPU tasks; a comparison of methods sweeps its own.
+LEARNING_RATE = 2e-3
+LEARNING_RATES = {"full": 1e-4, "bitfit": 5e-4}
 
-class SettingError(ValueError):
+
+class SettingError(UserError):
     """A setting out of its range; one line: name, condition, value."""
 
 
@@ -86,7 +92,9 @@ class Settings:
             _check(getattr(self, name) >= least, f"{name} must be at least {least}", getattr(self, name))
         _check(self.lr > 0, "lr must be positive", self.lr)
         _check(self.head_lr >= 0, "head_lr must not be negative", self.head_lr)
-        _check(0 <= self.warmup < 1, "warmup must satisfy 0 <= warmup < 1 (a share of the steps)", self.warmup)
+        _check(
+            0 <= self.warmup < 1, "warmup must satisfy 0 <= warmup < 1 (a share of the steps)", self.warmup
+        )
         _check(self.weight_decay >= 0, "weight_decay must not be negative", self.weight_decay)
         _check(self.clip >= 0, "clip must not be negative", self.clip)
         if self.micro_batch:
@@ -95,7 +103,11 @@ class Settings:
             value = getattr(self, name)
             _check(value in known, f"{name} must be one of {', '.join(known)}", value)
         device, _, number = self.device.partition(":")
-        _check(device in ("cpu", "cuda") and (not number or number.isdigit()), "device must be cpu or cuda", self.device)
+        _check(
+            device in ("cpu", "cuda") and (not number or number.isdigit()),
+            "device must be cpu or cuda",
+            self.device,
+        )
 
     def as_dict(self, model_name: str) -> dict[str, Any]:
         """The settings for a record: a model given by path appears by its label."""

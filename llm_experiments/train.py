@@ -35,12 +35,14 @@ def parse_budget(text: str) -> methods.Budget:
         SettingError: neither.
     """
     try:
-        if text.endswith("%"):
-            return methods.Budget.ratio(float(text[:-1]) / 100)
-        return methods.Budget.count(int(text))
+        number = float(text[:-1]) / 100 if text.endswith("%") else int(text)
     except ValueError as error:
         message = f"budget must be a share such as 1.4% or a count such as 147000; got {text!r}"
         raise SettingError(message) from error
+    try:
+        return methods.Budget.ratio(number) if text.endswith("%") else methods.Budget.count(int(number))
+    except ValueError as error:
+        raise SettingError(str(error)) from error
 
 
 def rate_factor(settings: Settings, step: int) -> float:
@@ -81,16 +83,19 @@ class CalibrationBatch(dict[str, Tensor]):
 
 
 class Run:
-    """A prepared run: model, data, method and optimizer, ready to train.
+    """One run, from settings to record.
+
+    Constructing it loads model and data and settles the run's name; `prepare` puts the method on the model; `train`
+    does both the preparation and the training.
 
     Args:
         settings: see `settings.py`.
-        folder: where the checkpoint goes; None keeps none.
+        folder: below it the run has a folder for checkpoint and adapter; None keeps neither.
         checkpoint_every: steps between checkpoints.
         say: receives one line of text at each stage.
 
     Raises:
-        SettingError, data.DataError, models.ModelError, assets.AssetError: one line that says what to change.
+        UserError, sims.assets.AssetError: one line that says what to change.
     """
 
     def __init__(
@@ -110,9 +115,10 @@ class Run:
         if settings.device.startswith("cuda") and not torch.cuda.is_available():
             message = f"device {settings.device} is not there; use --device cpu or a machine with a CUDA GPU"
             raise SettingError(message)
+        self.device = torch.device(settings.device)
         self.task = TASKS[settings.task]
         self.method = methods.get(settings.method)
-        budget = parse_budget(settings.budget)
+        self.budget = parse_budget(settings.budget)
 
         say(f"loading {settings.model} and {settings.task}")
         dtype = "bfloat16" if settings.precision == "bf16" else "float32"
@@ -125,17 +131,29 @@ class Run:
         self.data_digest = data.digest(self.examples)
         self.key = settings.key(f"{self.loaded.label} {self.weights}", self.data_digest)
         self.folder = folder / self.name if folder else None
+        self.layers = len(layers_of(self.loaded.model))
+        self.tuned: methods.Tuned | None = None
 
-        device = torch.device(settings.device)
-        network = self.loaded.model.to(device).eval()
-        self.layers = len(layers_of(network))
+    # --- preparation -------------------------------------------------------------------------
+
+    def prepare(self) -> Run:
+        """Encode the data, run the frozen layers, fit the head, put the method on the model; once."""
+        if self.tuned is not None:
+            return self
+        settings = self.settings
+        network = self.loaded.model.to(self.device).eval()
         self.splits = self._encode(network)
         autocast = settings.precision == "bf16-mixed"
-        self.learner = Learner(network, self.encoding, None, device, autocast)
-        self.learner.head = self._head(device)
+        self.learner = Learner(network, self.encoding, None, self.device, autocast)
+        self.learner.head = self._head()
         torch.manual_seed(settings.seed)
         self.tuned = self.method.apply(
-            network, budget=budget, seed=settings.seed, calibration=self.calibration(), **settings.options
+            network,
+            self.budget,
+            settings.seed,
+            calibration=self.calibration() if self.method.calibrated else None,
+            loss=self.calibration_loss,
+            **settings.options,
         )
         self.learner.network = self.tuned.model
         self.optimizer = self.tuned.optimizer(lr=settings.lr, weight_decay=settings.weight_decay)
@@ -144,6 +162,7 @@ class Run:
             head = torch.optim.AdamW(self.learner.head.parameters(), lr=settings.head_lr, weight_decay=0.0)
             self.optimizers.append(head)
         self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+        return self
 
     @property
     def name(self) -> str:
@@ -151,8 +170,6 @@ class Run:
         model = self.settings.model if self.settings.model in models.MODELS else "local"
         method = self.settings.method.replace(":", "_")
         return f"{self.settings.task}-{model}-{method}-seed{self.settings.seed}-{self.key}"
-
-    # --- preparation -------------------------------------------------------------------------
 
     def _encode(self, network: nn.Module) -> dict[str, Split]:
         """Ids of all examples that will be looked at, with cached states where asked for."""
@@ -173,14 +190,14 @@ class Run:
                 split.states = lower.states([list(item.ids) for item in split.items], pad, cache)
         return splits
 
-    def _head(self, device: torch.device) -> nn.Linear | None:
+    def _head(self) -> nn.Linear | None:
         if self.loaded.kind == "decoder":
             return None
         classes = len(self.task.labels)
         if self.settings.head == "probe":
             self.say("fitting the head on untuned features")
             return probe_head(self.learner, self.splits["train"], classes)
-        return random_head(self.loaded.model.config.hidden_size, classes, self.settings.seed, device)
+        return random_head(self.loaded.model.config.hidden_size, classes, self.settings.seed, self.device)
 
     def calibration(self) -> list[CalibrationBatch]:
         """Batches over 1% of the training examples, one whole batch at least: the first ones of the run's order."""
@@ -203,7 +220,7 @@ class Run:
     # --- training ----------------------------------------------------------------------------
 
     def trainable(self) -> dict[str, Tensor]:
-        """What training changes, by name: the method's parameters and the head."""
+        """The parameters that have gradients, by name: the method's and the head's."""
         found = {name: p for name, p in self.learner.network.named_parameters() if p.requires_grad}
         if self.learner.head is not None:
             found |= {f"head.{name}": p for name, p in self.learner.head.named_parameters()}
@@ -229,10 +246,13 @@ class Run:
             part = summed / total
             part.backward()
             loss += float(part.detach())
+        # Asked for at every step, since a schedule may have changed which parameters train.
         parameters = list(self.trainable().values())
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip or float("inf"))
         if not np.isfinite(loss) or not torch.isfinite(norm):
-            message = f"loss or gradient is not finite at step {number} (loss {loss}); lower lr (now {settings.lr})"
+            message = (
+                f"loss or gradient is not finite at step {number} (loss {loss}); lower lr (now {settings.lr})"
+            )
             raise SettingError(message)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -241,7 +261,9 @@ class Run:
 
     def evaluate(self, step: int, limit: int | None) -> Evaluation:
         """Predictions on every split, the first `limit` examples of each."""
-        return Evaluation(step, {name: self.learner.predict(split, limit) for name, split in self.splits.items()})
+        return Evaluation(
+            step, {name: self.learner.predict(split, limit) for name, split in self.splits.items()}
+        )
 
     def train(
         self,
@@ -250,6 +272,7 @@ class Run:
     ) -> records.Record:
         """Train to the end, from the last checkpoint where there is one; returns the record, not yet written."""
         settings, started = self.settings, time.monotonic()
+        self.prepare()
         self.learner.network.train()
         torch.manual_seed(settings.seed)
         begin, curve, evaluations, spent = self._resume()

@@ -28,7 +28,9 @@ def read(domain: str) -> list[Example]:
     for line in path.read_text("utf-8", errors="replace").splitlines():
         fields = line.split("\t")
         if len(fields) != 3:
-            message = f"{path.name} must have three tab-separated fields a line; got {len(fields)}: fetch it again"
+            message = (
+                f"{path.name} must have three tab-separated fields a line; got {len(fields)}: fetch it again"
+            )
             raise DataError(message)
         rating, text = float(fields[1]), fields[2].strip()
         if abs(rating) >= NEUTRAL:
