@@ -11,6 +11,8 @@ from typing import Any
 from reports.layout import Record
 
 RELATIVE_TOLERANCE = 1e-6
+# Two floats that are both below this are what rounding leaves of zero: their digits differ between processors.
+RESIDUE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Difference:
         after: the value in the second one.
         information: True when the place may differ between machines (a search's counts and best ratios).
         rounding: True when both values are numbers and at least one is a float.
+        residue: True when both are floats below 1e-9, which rounding leaves of zero.
     """
 
     where: str
@@ -30,6 +33,7 @@ class Difference:
     after: str
     information: bool = False
     rounding: bool = False
+    residue: bool = False
 
     def __str__(self) -> str:
         note = " (may differ between machines)" if self.information else ""
@@ -40,8 +44,9 @@ def compare_records(before: Record, after: Record, measured: bool = False) -> li
     """Return every difference between two records of the same thing, in the order of their fields.
 
     Statuses, certificates and exact values must be equal; floats agree to a relative 1e-6. What lies under a
-    field `search`, and an attained ratio kept as a float, is what a search met on the way: reported as
-    information. `key` and `digest` follow from the rest and are not compared.
+    field `search`, and an attained ratio kept as a float, is what a search met on the way; two floats below
+    1e-9 are what rounding leaves of zero: reported as information. `key` and `digest` follow from the rest
+    and are not compared.
 
     Args:
         before: one record, for example the committed one.
@@ -65,7 +70,7 @@ def _is_information(difference: Difference, measured: bool) -> bool:
     searched = re.search(r"(^|\.)search(\.|\[|$)", difference.where) is not None
     numeric = difference.where.endswith("tightness.ratio") or measured
     machine = re.match(r"(environment|machine)\b", difference.where) is not None
-    return searched or (numeric and difference.rounding) or (measured and machine)
+    return searched or difference.residue or (numeric and difference.rounding) or (measured and machine)
 
 
 _ABSENT = object()
@@ -80,7 +85,9 @@ def _compare(before: Any, after: Any, place: str, found: list[Difference]) -> No
         for i, (left, right) in enumerate(zip(before, after, strict=True)):
             _compare(left, right, f"{place}[{i}]", found)
     elif not _same(before, after):
-        found.append(Difference(place, _short(before), _short(after), rounding=_floats(before, after)))
+        floats = _floats(before, after)
+        residue = floats and max(abs(before), abs(after)) < RESIDUE
+        found.append(Difference(place, _short(before), _short(after), rounding=floats, residue=residue))
 
 
 def _same(before: Any, after: Any) -> bool:

@@ -14,8 +14,8 @@ A figure is an object in the list `figures` of a record:
                 {label, x, y, stderr?, role?}
                 x, y     lists of equal length; null in y leaves a gap; keep each below about 400 points
                 stderr   list of standard errors of y, drawn as +- 2 standard errors
-                role     "simulated" (default): solid line for kind "line", points for "scatter" and "heatmap"
-                         "predicted": dashed line whatever the kind; a prediction and its simulation that
+                role     "simulated" (default): broad line for kind "line", points for "scatter" and "heatmap"
+                         "predicted": thin dashed line whatever the kind; a prediction and its simulation that
                          share a label share a colour
                          "bound": dotted line
     z         heatmap only: {label, values, scale?}
@@ -32,6 +32,7 @@ from __future__ import annotations
 import hashlib
 import io
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from reports.layout import check_figure
@@ -40,7 +41,7 @@ from reports.store import canonical, write_bytes, write_text
 Figure = dict[str, Any]
 
 # Raised when the drawing itself changes, so that pictures are drawn again although their data stand.
-DRAWING = 1
+DRAWING = 2
 
 # The palette of Okabe and Ito, told apart by colour-blind readers too.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -60,8 +61,17 @@ _STYLE: Any = {
 
 
 def data_hash(figure: Figure) -> str:
-    """Return the sha256 of what a figure plots."""
-    return hashlib.sha256(canonical({"drawing": DRAWING, "figure": figure}).encode("ascii")).hexdigest()
+    """Return the sha256 of what a figure plots, to six significant digits: more than an eye can see."""
+    seen = canonical({"drawing": DRAWING, "figure": _rounded(figure)})
+    return hashlib.sha256(seen.encode("ascii")).hexdigest()
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {name: _rounded(entry) for name, entry in value.items()}
+    return [_rounded(entry) for entry in value] if isinstance(value, list) else value
 
 
 def is_drawn(figure: Figure, path: Path) -> bool:
@@ -96,7 +106,7 @@ def _picture(figure: Figure) -> bytes:
             _draw_grid(canvas, axes, figure)
         _draw_curves(axes, figure)
         _draw_lines(axes, figure)
-        axes.set_title(figure["title"])
+        axes.set_title(fill(figure["title"], 70))
         for axis in ("x", "y"):
             getattr(axes, f"set_{axis}label")(figure[axis]["label"])
             getattr(axes, f"set_{axis}scale")(figure[axis].get("scale", "linear"))
@@ -125,31 +135,30 @@ def _draw_grid(canvas: Any, axes: Any, figure: Figure) -> None:
         norm, colours = kind(min(finite), max(finite)), "viridis"
     axes.grid(False)
     mesh = axes.pcolormesh(figure["x"]["values"], figure["y"]["values"], values, norm=norm, cmap=colours)
-    canvas.colorbar(mesh, ax=axes, label=z["label"])
+    canvas.colorbar(mesh, ax=axes, label=fill(z["label"], 42))
 
 
 def _draw_curves(axes: Any, figure: Figure) -> None:
-    colour_of: dict[str, str] = {}
-    for curve in figure.get("series", []):
+    curves = figure.get("series", [])
+    labels = [curve["label"] for curve in curves]
+    colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(dict.fromkeys(labels))}
+    for curve in curves:
         role, label = curve.get("role", "simulated"), curve["label"]
-        colour = colour_of.setdefault(label, _COLOURS[len(colour_of) % len(_COLOURS)])
-        if figure["kind"] == "heatmap":
-            colour = "black"
+        look: dict[str, Any] = {"color": "black" if figure["kind"] == "heatmap" else colours[label]}
+        look["label"] = f"{label} ({role})" if role != "simulated" and labels.count(label) > 1 else label
         y = [float("nan") if v is None else float(v) for v in curve["y"]]
-        points = role == "simulated" and figure["kind"] != "line"
-        line = {"simulated": "none" if points else "-", "predicted": "--", "bound": ":"}[role]
-        marker = "o" if points else None
-        shown = label if role == "simulated" else f"{label} ({role})"
-        if points and "stderr" in curve:
-            bars = [2 * float(e or 0) for e in curve["stderr"]]
-            axes.errorbar(curve["x"], y, yerr=bars, fmt="o", ms=4, capsize=2, color=colour, label=shown)
-            continue
-        axes.plot(curve["x"], y, linestyle=line, marker=marker, markersize=4, color=colour, label=shown)
-        if "stderr" in curve:
-            spread = [2 * float(e or 0) for e in curve["stderr"]]
+        spread = [2 * float(e or 0) for e in curve.get("stderr", [])]
+        if role != "simulated":
+            # Thin and on top: a prediction that is met stays visible on the broad line below it.
+            axes.plot(curve["x"], y, linestyle="--" if role == "predicted" else ":", lw=1.4, zorder=3, **look)
+        elif figure["kind"] == "line":
+            axes.plot(curve["x"], y, lw=3, alpha=0.45, **look)
+        else:
+            axes.errorbar(curve["x"], y, yerr=spread or None, fmt="o", ms=4, capsize=2, **look)
+        if spread and (role != "simulated" or figure["kind"] == "line"):
             low = [v - e for v, e in zip(y, spread, strict=True)]
             high = [v + e for v, e in zip(y, spread, strict=True)]
-            axes.fill_between(curve["x"], low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(curve["x"], low, high, color=look["color"], alpha=0.15, linewidth=0)
 
 
 def _draw_lines(axes: Any, figure: Figure) -> None:

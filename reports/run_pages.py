@@ -24,7 +24,7 @@ def _run(kind: str, name: str, record: Record, claims: dict[str, Record]) -> Rec
         "title": record["id"],
         "headline": str(record.get("headline") or ""),
         "question": str(record.get("question") or ""),
-        "claims": [link(claim, claims, "", up="../") for claim in record.get("claims", [])],
+        "claims": _claims_behind(record.get("claims", []), claims),
         "figures": [
             {
                 "title": figure["title"],
@@ -36,6 +36,24 @@ def _run(kind: str, name: str, record: Record, claims: dict[str, Record]) -> Rec
         "notes": [str(note) for note in record.get("notes", [])],
         "record": f"../records/{kind}/{name}.json",
     }
+
+
+def _claims_behind(names: list[str], claims: dict[str, Record]) -> str:
+    """Return links to the claims that a run rests on, those without a record last."""
+    linked = ", ".join(link(name, claims, "", up="../") for name in names if name in claims)
+    missing = ", ".join(f"`{name}`" for name in names if name not in claims)
+    return "; ".join(filter(None, [linked, f"without a record: {missing}" if missing else ""]))
+
+
+def _agreement(table: list[Record]) -> str:
+    """Return how well simulation agrees with theory over a whole table, in one line."""
+    scored = [row for row in table if isinstance(row["z"], (int, float))]
+    said = f"{len(table)} comparisons"
+    if not scored:
+        return said
+    worst = max(scored, key=lambda row: abs(row["z"]))
+    place = f"{worst['quantity']}, {notation.words(worst['setting'])}"
+    return f"{said}, {len(scored)} with a standard error; the largest |z| is {abs(worst['z']):.2f} ({place})"
 
 
 def simulators(records: dict[str, Record], claims: dict[str, Record]) -> list[Record]:
@@ -50,6 +68,7 @@ def simulators(records: dict[str, Record], claims: dict[str, Record]) -> list[Re
         record = records[name]
         run = _run("sims", name, record, claims)
         run["settings"] = pretty(record["settings"])
+        run["agreement"] = _agreement(record["table"])
         run["table"] = [
             {
                 "quantity": row["quantity"],

@@ -57,6 +57,11 @@ def test_what_a_search_met_is_information(claim: Record) -> None:
     assert [d.information for d in compare_records(claim, changed)] == [True]
 
 
+def test_what_rounding_leaves_of_zero_is_information() -> None:
+    said = compare_records({"a": 2e-29, "b": 1e-8, "c": 0.5}, {"a": -3e-17, "b": 2e-8, "c": 1e-12})
+    assert [(d.where, d.information) for d in said] == [("a", True), ("b", False), ("c", False)]
+
+
 def test_measured_floats_and_machines_are_information() -> None:
     before = {"accuracy": 0.81, "correct": 81, "environment": {"processor": "one", "threads": 2}}
     after = {"accuracy": 0.82, "correct": 82, "environment": {"processor": "two", "threads": 2}}

@@ -44,6 +44,15 @@ def test_other_data_are_drawn_again(tmp_path: Path, simulation: dict[str, Any]) 
     assert path.read_bytes() != before
 
 
+def test_the_hash_forgives_the_last_digits(simulation: dict[str, Any]) -> None:
+    figure = simulation["figures"][0]
+    before = figures.data_hash(figure)
+    figure["series"][0]["y"][1] *= 1 + 1e-12
+    assert figures.data_hash(figure) == before
+    figure["series"][0]["y"][1] *= 1 + 1e-4
+    assert figures.data_hash(figure) != before
+
+
 def test_a_picture_without_its_hash_is_drawn_again(tmp_path: Path, simulation: dict[str, Any]) -> None:
     path = tmp_path / "figure.png"
     figures.draw(simulation["figures"][0], path)
