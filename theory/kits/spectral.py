@@ -27,6 +27,11 @@ def norm(k: Words, A: Mat) -> NonNegative:
     return NonNegative(k.op(A), "a norm", _EARNED)
 
 
+def rank(k: Words, Z: Mat) -> NonNegative:
+    """The rank of Z Z', a number of dimensions."""
+    return NonNegative(k.rank(Z @ Z.T), "a rank", _EARNED)
+
+
 def positive_part(k: Words, a: Any) -> NonNegative:
     """(a)_+, by definition."""
     return NonNegative(k.pos_part(a), "a positive part", _EARNED)

@@ -546,7 +546,10 @@ class Words(Kit):
         for _, relation in givens:
             if relation.op in ("psd", "eq") and isinstance(relation.args[0], Mat):
                 word = self._single(relation.args[0])
-                same = relation.op == "psd" or not (relation.args[0].T - relation.args[1]).data
+                star = relation.args[0].T
+                same = relation.op == "psd" or (
+                    star.shape == relation.args[1].shape and not (star - relation.args[1]).data
+                )
                 if word is not None and len(word) == 1 and same:
                     stated.add(word[0][0])
         for name, value in x.items():

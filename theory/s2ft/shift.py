@@ -88,6 +88,11 @@ def letters(k: Any) -> Instance:
     )
 
 
+def letters_unshifted(k: Any) -> Instance:
+    """The same without So, for statements without covariate shift."""
+    return Instance({name: value for name, value in letters(k).items() if name != "So"})
+
+
 def scalar(**changes: Any) -> Json:
     """Every size one, every matrix [1], W = Wl = 0, with changes."""
     one, zero = [["1"]], [["0"]]
@@ -120,7 +125,11 @@ def sizes(**more: Any) -> list[dict[str, Any]]:
 
 
 SHIFTED = Setting(dims=sizes(), free=free, build=build, letters=letters, boundary=BOUNDARY)
-UNSHIFTED = Setting(dims=sizes(So="Si"), free=free, build=build, letters=letters, boundary=BOUNDARY)
+UNSHIFTED = Setting(dims=sizes(So="Si"), free=free, build=build, letters=letters_unshifted, boundary=BOUNDARY)
 REALISABLE = Setting(
-    dims=sizes(So="Si", realisable=True), free=free, build=build, letters=letters, boundary=BOUNDARY[:6]
+    dims=sizes(So="Si", realisable=True),
+    free=free,
+    build=build,
+    letters=letters_unshifted,
+    boundary=BOUNDARY[:6],
 )

@@ -53,6 +53,7 @@ def test_every_inequality_holds_for_numbers(r: int) -> None:
     V, W = isometries(k, rng, 4, 3), isometries(k, rng, 3, 5)
     terms = {
         "norm": spectral.norm(k, A),
+        "a rank": spectral.rank(k, A),
         "positive part": spectral.positive_part(k, k.fro2(A) - k.fro2(B)),
         "submultiplicative": spectral.submultiplicative_right(k, A, B),
         "contraction": spectral.contraction(k, V, W),
