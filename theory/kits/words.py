@@ -458,7 +458,9 @@ class Words(Kit):
         if relation is None or relation.op != "eq" or not isinstance(relation.args[0], Mat):
             msg = f"there is no hypothesis {hypothesis!r} that equates two matrices"
             raise ProofFails(msg)
-        self._orient(self.normal(relation.args[0]), self.normal(relation.args[1]))
+        left, right = self.normal(relation.args[0]), self.normal(relation.args[1])
+        if (left - right).data:  # else an earlier pass made it a rule
+            self._orient(left, right)
 
     def square(self, Z: Mat, times: Any = 1) -> NonNegative:
         """``times |Z|_F^2``, times a non-negative rational."""
