@@ -8,7 +8,7 @@ from typing import Any
 
 # A matrix larger than this is named by its shape; the record itself stays one click away.
 LARGEST_MATRIX = 144
-COLUMNS_TO_A_LINE = 12
+COLUMNS_TO_A_LINE = 8
 
 _GREEK = {"Sig": r"\Sigma", "Sigma": r"\Sigma", "lam": r"\lambda", "kap": r"\kappa", "eps": r"\varepsilon"}
 _GREEK |= {

@@ -248,7 +248,7 @@ def test_values_are_latex() -> None:
 def test_an_instance_is_shown_in_lines_that_fit() -> None:
     square = [["1"] * 5] * 5
     lines = notation.equations({"A": square, "r": 1, "B": square, "C": square, "S": [0, 1]})
-    assert [line.count("bmatrix") for line in lines] == [4, 2, 0]
+    assert [line.count("bmatrix") for line in lines] == [2, 2, 2, 0]
     assert lines[-1] == r"r = 1,\quad S = (0, 1)"
 
 
