@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import NoReturn
 
 from reports.store import RecordError
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that refuses bad input in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the complaint and where to read more, and exit with status 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m reports", description=__doc__, allow_abbrev=False)
+    parser = _Parser(prog="python -m reports", description=__doc__, allow_abbrev=False)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 naming stale pages")
     commands = parser.add_subparsers(dest="command", metavar="{audit}")
     audit = commands.add_parser(

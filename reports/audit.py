@@ -282,9 +282,11 @@ def audit(
             _refuse(f"no item matches {only!r}; `python -m reports audit --list` names them all")
         # Taken before anything is written: where there is no git, the first audit's records are the baseline.
         committed_texts(root, cache.folder / "baseline")
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
+    except OSError as error:
+        return _unwritable(error)
     _sweep(cache)
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -293,6 +295,8 @@ def audit(
     except RecordError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
+    except OSError as error:
+        return _unwritable(error)
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept", file=sys.stderr)
         return INTERRUPTED
@@ -353,6 +357,12 @@ def _sweep(cache: Cache) -> None:
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > 3600:
                     path.unlink()
+
+
+def _unwritable(error: OSError) -> int:
+    place = error.filename or "the audit's cache"
+    print(f"{place}: cannot be used ({error.strerror}); check permissions and disk space", file=sys.stderr)
+    return BAD_INPUT
 
 
 def _refuse(message: str) -> NoReturn:

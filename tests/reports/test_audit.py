@@ -269,6 +269,13 @@ def test_bad_input_is_one_line(
     assert word in error and "\n" not in error
 
 
+def test_a_cache_that_cannot_be_written_is_one_line(project: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    (project.root / ".cache").write_text("a file where a folder belongs\n")
+    assert audit("none", 1, root=project.root) == 2
+    error = capsys.readouterr().err.strip()
+    assert ".cache" in error and "\n" not in error
+
+
 def test_claims_that_cannot_be_listed_are_one_line(project: Any, capsys: pytest.CaptureFixture[str]) -> None:
     (project.root / "theory" / "registry.py").write_text("raise ValueError('two claims share an id')\n")
     assert audit("none", 1, root=project.root) == 2

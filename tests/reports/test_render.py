@@ -257,10 +257,14 @@ def test_text_from_records_cannot_break_a_page() -> None:
     assert notation.markdown("a_b * c `x*y`") == r"a_b \* c `x*y`"
 
 
-def test_the_command_line_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("words", [["--frobnicate"], ["audit", "--jobs", "many"], ["destroy"]])
+def test_the_command_line_refuses_what_it_does_not_know(
+    capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["--frobnicate"])
-    assert caught.value.code == 2
+        main(words)
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and words[-1] in error and error.count("\n") == 1
 
 
 def test_an_unwritable_place_is_named(pages: Path, claim: Record, capsys: pytest.CaptureFixture[str]) -> None:

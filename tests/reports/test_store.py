@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,24 @@ def test_two_writers_never_leave_a_broken_record(path: Path, claim: Record) -> N
         assert writer.exitcode == 0
     assert read_record(path)["headline"] in ("first", "second")
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_record(path: Path, claim: Record) -> None:
+    claim["settings"]["rows"] = [[str(i * j) for i in range(30)] for j in range(30)]
+    write_record(path, claim)
+    before = read_record(path)
+    spawn = multiprocessing.get_context("spawn")
+    for pause in (0.0, 0.003, 0.01):
+        writer = spawn.Process(target=_write_many, args=(path, claim | {"headline": "other"}, 10**6))
+        writer.start()
+        while writer.is_alive() and read_record(path) == before:
+            time.sleep(0.001)
+        time.sleep(pause)
+        writer.kill()
+        writer.join()
+        assert read_record(path)["headline"] == "other"
+        write_record(path, claim)
+    assert list(store.iter_record_paths()) == [path]
 
 
 def test_the_sidecar_names_versions_and_no_machine(path: Path, claim: Record) -> None:
