@@ -123,13 +123,44 @@ def _equations(instance: Any) -> list[str]:
     return notation.equations(instance) if isinstance(instance, dict) else []
 
 
+def _search(search: Any) -> Record:
+    """Return how hard a counterexample was looked for: lines of (what, value), and a row for each stage."""
+    if not isinstance(search, dict):
+        return {"lines": [], "stages": []}
+    if "stages" not in search:
+        return {"lines": [(name, notation.words(value)) for name, value in search.items()], "stages": []}
+    lines = [
+        ("instances looked at", f"{search['evaluations']} (budget {search['budget']}, seed {search['seed']})")
+    ]
+    best, classes = search.get("best"), search.get("classes") or {}
+    if best:
+        place = f"{best['conclusion']}; {best['stage']}, {notation.words(best['sizes'])}"
+        lines.append(("largest left / right, exactly", f"{notation.number(best['ratio'])} ({place})"))
+    for name, label in (("hit", "classes hit"), ("never_hit", "classes never hit")):
+        if classes.get(name):
+            lines.append((label, ", ".join(classes[name])))
+    return {"lines": lines, "stages": _stages(search["stages"])}
+
+
+def _stages(stages: list[Record]) -> list[Record]:
+    """Return one row for each stage of a search, its sizes taken together."""
+    rows: dict[str, Record] = {}
+    for part in stages:
+        row = rows.setdefault(part["stage"], {"sizes": 0, "tried": 0, "exact": 0, "answers": {}})
+        row["sizes"] += 1
+        row["tried"] += part["tried"]
+        row["exact"] += part["exact"]
+        if part.get("answer"):
+            row["answers"][part["answer"]] = row["answers"].get(part["answer"], 0) + 1
+    return [{"stage": name, **row, "answers": notation.words(row["answers"])} for name, row in rows.items()]
+
+
 def _verdict(verdict: Record, claim: Record, record: str) -> Record:
     certificate = verdict["certificate"] if isinstance(verdict["certificate"], dict) else {}
     refuted = verdict["status"] == "refuted"
     sentence = verdict.get("sentence") or ""
     instances = verdict["evidence"]["instances"]
     further = instances.get("open counterexample") if isinstance(instances, dict) else None
-    search = verdict["evidence"]["search"]
     repair = verdict["repair"]
     shown: Record = {
         "reading": verdict["reading"],
@@ -152,9 +183,7 @@ def _verdict(verdict: Record, claim: Record, record: str) -> Record:
         "tightness": _tightness(verdict),
         "sharp": _equations((verdict["tightness"] or {}).get("sharp")),
         "unused": verdict.get("unused_hypotheses") or [],
-        "search": [(name, notation.words(value)) for name, value in search.items()]
-        if isinstance(search, dict)
-        else [],
+        "search": _search(verdict["evidence"]["search"]),
         "controls": _controls(verdict["controls"]),
         "repair": None,
         **_certificate(verdict, record),

@@ -137,6 +137,31 @@ def test_what_is_not_settled_stands_at_the_top_with_its_reason(pages: Path, clai
     assert "| toy | 3 | 1 | 0 | 1 | 1 | 0 |" in index
 
 
+def test_a_page_says_how_hard_it_was_looked(pages: Path, claim: Record) -> None:
+    part = {"stage": "small integers", "sizes": {"m": 2}, "tried": 100, "exact": 3}
+    search = {
+        "budget": 500,
+        "seed": 0,
+        "evaluations": 206,
+        "found": None,
+        "best": {"ratio": "9/10", "conclusion": "bound", "parameters": ["1"], **part},
+        "stages": [part, {**part, "sizes": {"m": 3}, "answer": "unsat"}],
+        "classes": {"hit": ["rank 1"], "never_hit": ["singular H"]},
+        "trend": [],
+    }
+    claim["verdicts"][0]["evidence"]["search"] = search
+    write_record(record_path("claims", claim["id"]), claim)
+    assert main([]) == 0
+    page = (pages / "toy.md").read_text()
+    for line in (
+        "| instances looked at | 206 (budget 500, seed 0) |",
+        "| largest left / right, exactly | 9/10 ≈ 0.9 (bound; small integers, m: 2) |",
+        "| classes never hit | singular H |",
+        "| small integers | 2 | 200 | 6 | unsat: 1 |",
+    ):
+        assert line in page
+
+
 def test_neither_time_nor_machine_is_on_a_page(pages: Path) -> None:
     from reports.store import write_run
 
