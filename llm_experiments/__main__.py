@@ -1,8 +1,9 @@
 """Command line: `python -m llm_experiments COMMAND`.
 
-One line of `COMMANDS` a subcommand. Its module is imported only when it is called, so `--help` of the others stays quick,
-and holds a function `command` whose signature and docstring are the options and the help.
-Bad input is one line on stderr and exit status 2, an interruption 3; anything else that fails shows its traceback.
+One line of `COMMANDS` a subcommand. Its module is imported only when it is called, so `--help` of the
+others stays quick, and holds a function `command` whose signature and docstring are the options and the help.
+Bad input is one line on stderr and exit status 2, an interruption 3; anything else that fails shows its
+traceback.
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ def command(
 ) -> None:
     """Show methods, tasks and models.
 
-    Any method goes with any model, encoders with classification tasks, decoders with all. A model may also be the path
-    of a transformers folder (BERT or Llama family) or of a GGUF file.
+    Any method goes with any model, encoders with classification tasks, decoders with all. A model may also
+    be the path of a transformers folder (BERT or Llama family) or of a GGUF file.
     """
     found = catalogue()
     if as_json:

@@ -1,8 +1,9 @@
 """Checkpoints of a run: written atomically, read back to continue bit for bit.
 
-A checkpoint holds what the next step depends on: tensors that training changed, optimizer and schedule state, the
-random number generators, the number of the step (the batches follow from it, see `data.batch_indices`) and what was
-measured so far. A process may be killed at any instant; the file on disk is the old one or the next one, whole.
+A checkpoint holds what the next step depends on: tensors that training changed, optimizer and schedule
+state, the random number generators, the number of the step (the batches follow from it, see
+`data.batch_indices`) and what was measured so far. A process may be killed at any instant; the file on disk
+is the old one or the next one, whole.
 """
 
 from __future__ import annotations

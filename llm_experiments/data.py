@@ -2,11 +2,11 @@
 
 Three rules keep comparisons fair:
 
-* a split is decided by the hash of the example's own text, never by its place in a file, so the same text (or its
-  duplicate) cannot be in training and test;
-* examples are ranked by that hash: "the first 1,600" is a fixed random sample, and smaller samples are nested;
-* the order of training is a function of the seed and the step alone, so two methods with one seed see the same
-  batches, and a run that was killed finds its place again from the step's number.
+* a split is decided by the hash of the example's own text, never by its place in a file, so the same text
+  (or its duplicate) cannot be in training and test;
+* examples are ranked by that hash: "the first 1,600" is a fixed random sample, and smaller ones are nested;
+* the order of training is a function of the seed and the step alone, so two methods with one seed see the
+  same batches, and a run that was killed finds its place again from the step's number.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class Encoding:
 
     def __post_init__(self) -> None:
         if self.kind == "encoder" and not self.task.labels:
-            message = f"task {self.task.name} produces text and needs a decoder such as smollm2; this model is an encoder"
+            message = f"task {self.task.name} needs a decoder such as smollm2; this model is an encoder"
             raise DataError(message)
         if self.kind == "decoder" and self.task.labels:
             self.deciding_token()  # refuses labels that this tokenizer cannot tell apart
@@ -220,7 +220,9 @@ class Encoding:
             place += 1
         deciding = [option[place] for option in options]
         if len(set(deciding)) < len(deciding):
-            message = f"the labels of task {self.task.name} must all differ at one token; reword them in the task's file"
+            message = (
+                f"the labels of task {self.task.name} must all differ at one token; reword them in its file"
+            )
             raise DataError(message)
         return place, deciding
 
@@ -261,8 +263,8 @@ class Batch:
 
     Attributes:
         inputs: `attention_mask` and either `input_ids` or `inputs_embeds` (cached states).
-        targets: encoder: class labels (batch). Decoder: ids shifted so that position t holds the token after t,
-            `IGNORED` outside the answer (batch x tokens).
+        targets: encoder: class labels (batch). Decoder: ids shifted so that position t holds the token
+            after t, `IGNORED` outside the answer (batch x tokens).
         items: the examples, in order.
     """
 
@@ -278,7 +280,7 @@ def collate(
     device: torch.device,
     states: list[torch.Tensor] | None = None,
 ) -> Batch:
-    """Pad items on the right and build mask and targets; `states` replaces the ids by cached hidden states."""
+    """Pad items on the right, build mask and targets; `states` replaces the ids by cached states."""
     longest = max(len(item.ids) for item in items)
     ids = torch.full((len(items), longest), pad_id)
     mask = torch.zeros((len(items), longest), dtype=torch.long)

@@ -141,7 +141,8 @@ def command(
 ) -> int:
     """Check the environment: versions, threads, memory, cache, models and data.
 
-    Exit status 0 when training can start, 1 when something is missing; each line names the command that fixes it.
+    Exit status 0 when training can start, 1 when something is missing. Each line names the command that
+    fixes it.
     """
     findings = examine()
     if as_json:

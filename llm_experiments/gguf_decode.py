@@ -1,8 +1,8 @@
 """Turn a GGUF file of the Llama family into a plain transformers folder, with numpy alone.
 
-Why not the `gguf` package: the machine with the accelerator has none, and the two block formats that small models
-are shipped in (Q4_1, Q8_0) take four lines each. The result is compared with that package bit for bit where it is
-installed (`tests/llm_experiments/test_models.py`).
+Why not the `gguf` package: the machine with the accelerator has none, and the two block formats that small
+models are shipped in (Q4_1, Q8_0) take four lines each. The result is compared with that package bit for
+bit where it is installed (`tests/llm_experiments/test_models.py`).
 
 Source: the GGUF specification, version 3 (ggml project): little-endian header, typed key/value pairs, tensor
 directory, then aligned tensor data whose first dimension runs fastest.
@@ -63,7 +63,7 @@ def _bf16(raw: np.ndarray) -> np.ndarray:
 
 
 def _nibbles(packed: np.ndarray) -> np.ndarray:
-    """Blocks of 16 bytes -> blocks of 32 integers 0..15: low halves are the first 16 values, high halves the rest."""
+    """Blocks of 16 bytes -> blocks of 32 integers 0..15: low halves first, then the high halves."""
     return np.concatenate([packed & 15, packed >> 4], axis=1).astype(np.float32)
 
 
@@ -268,7 +268,8 @@ def byte_level_tokenizer(metadata: dict[str, Any]) -> Any:
         message = (
             f"tokenizer {family!r} with pre-tokenizer {split!r} is not supported (only 'gpt2' with 'smollm')"
         )
-        raise GGUFError(f"{message}; give a transformers folder with a tokenizer.json instead")
+        message += "; give a transformers folder with a tokenizer.json instead"
+        raise GGUFError(message)
     tokens = metadata["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
     tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))

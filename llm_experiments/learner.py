@@ -22,7 +22,7 @@ GENERATED_TOKENS = 256  # longest completion of a generating task; worked soluti
 DECODING = {
     "class_scores": "most probable class of a linear head on mean-pooled states",
     "label_token": "most probable label, by the first token in which the labels differ",
-    "whole_answer": "greedy, the whole answer with its end token (read off under teacher forcing, same decision)",
+    "whole_answer": "greedy, the whole answer with its end token (teacher forcing gives the same verdict)",
     "last_number": "greedy, at most {limit} tokens; the last number in the completion",
 }
 

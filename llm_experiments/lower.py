@@ -3,8 +3,8 @@
 Every step then costs what the top layers cost, while the network that is evaluated is still the whole one.
 A record made this way says so (`layers 4-6 of 6 tuned`): it is another experiment than tuning all layers.
 
-The lower layers are replaced by pass-through modules instead of being removed, so that layer 3 is still called
-layer 3: an adapter trained on cached states loads on the complete model under the same names.
+The lower layers are replaced by pass-through modules instead of being removed, so that layer 3 is still
+called layer 3: an adapter trained on cached states loads on the complete model under the same names.
 """
 
 from __future__ import annotations

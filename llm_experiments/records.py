@@ -1,8 +1,9 @@
 """What a training run leaves behind: one record that says what was run, on what, and what came out.
 
-The record names models and data by package and hash, never by path, and holds prompt, loss mask and decoding word for
-word: papers on the same benchmark differ by many points for these alone. It holds no times; they go to the sidecar
-`.run.json`, which nothing compares. The same settings on the same processor give the same digest.
+The record names models and data by package and hash, never by path, and holds prompt, loss mask and
+decoding word for word: papers on the same benchmark differ by many points for these alone. It holds no
+times; they go to the sidecar `.run.json`, which nothing compares. The same settings on the same processor
+give the same digest.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Settings:
         lr: peak learning rate of the method's parameters.
         head_lr: peak learning rate of an encoder's head.
         head: `probe` (logistic regression on untuned features) or `random`.
-        budget: trainable parameters as a share ("1.4%") or a count ("147000"); methods without a size ignore it.
+        budget: trainable parameters, a share ("1.4%") or a count ("147000"); methods of fixed size ignore it.
         schedule: of the learning rate after warm-up.
         warmup: share of the steps in which the rate rises from 0.
         weight_decay: decoupled, on the method's parameters.

@@ -1,7 +1,7 @@
 """Tokenizers behind one narrow interface: text to ids and back, plus the ids for padding and for the end.
 
-Real models use the `tokenizer.json` of their folder, read by the `tokenizers` library without transformers around
-it, so that nothing but that file decides what the ids are. The tiny random models read plain bytes.
+Real models use the `tokenizer.json` of their folder, read by the `tokenizers` library without transformers
+around it, so that nothing but that file decides what the ids are. The tiny random models read plain bytes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 from typing import Protocol
+
+from llm_experiments.errors import UserError
 
 
 class Tokenizer(Protocol):
@@ -51,7 +53,7 @@ class FileTokenizer:
         folder: holds `tokenizer.json`; `config.json` and `tokenizer_config.json` name padding and end.
 
     Raises:
-        FileNotFoundError: the folder has no `tokenizer.json`.
+        UserError: the folder has no `tokenizer.json`.
     """
 
     def __init__(self, folder: Path, config: dict, names: dict) -> None:
@@ -59,8 +61,8 @@ class FileTokenizer:
 
         path = folder / "tokenizer.json"
         if not path.is_file():
-            message = f"{folder.name} has no tokenizer.json; save the tokenizer in its fast form next to the weights"
-            raise FileNotFoundError(message)
+            message = f"{folder.name} has no tokenizer.json; save the fast tokenizer next to the weights"
+            raise UserError(message)
         self._fast = Fast.from_file(str(path))
         # Files of sentence encoders fix a length of their own; ours is a setting of the run.
         self._fast.no_truncation()

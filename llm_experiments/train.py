@@ -1,13 +1,15 @@
 """One training loop for every method, task and model.
 
-A run is decided by its `Settings`. Two runs that differ in the method alone see the same examples in the same order,
-start from the same head and are evaluated on the same items, so their difference is paired by seed and by item. A
-run that was killed continues from its last checkpoint and ends in the same record, bit for bit, on the same processor.
+A run is decided by its `Settings`. Two runs that differ in the method alone see the same examples in the
+same order, start from the same head and are evaluated on the same items, so their difference is paired by
+seed and by item. A run that was killed continues from its last checkpoint and ends in the same record, bit
+for bit, on the same processor.
 """
 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +48,7 @@ def parse_budget(text: str) -> methods.Budget:
 
 
 def rate_factor(settings: Settings, step: int) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then the schedule, near 0 at the last step."""
+    """Share of the peak learning rate at a step: linear warm-up, then the schedule."""
     warm = round(settings.warmup * settings.steps)
     if step < warm:
         return (step + 1) / (warm + 1)
@@ -85,8 +87,8 @@ class CalibrationBatch(dict[str, Tensor]):
 class Run:
     """One run, from settings to record.
 
-    Constructing it loads model and data and settles the run's name; `prepare` puts the method on the model; `train`
-    does both the preparation and the training.
+    Constructing it loads model and data and settles the run's name; `prepare` puts the method on the model;
+    `train` does both the preparation and the training.
 
     Args:
         settings: see `settings.py`.
@@ -147,14 +149,17 @@ class Run:
         self.learner = Learner(network, self.encoding, None, self.device, autocast)
         self.learner.head = self._head()
         torch.manual_seed(settings.seed)
-        self.tuned = self.method.apply(
-            network,
-            self.budget,
-            settings.seed,
-            calibration=self.calibration() if self.method.calibrated else None,
-            loss=self.calibration_loss,
-            **settings.options,
-        )
+        with warnings.catch_warnings():
+            # peft reads a property that transformers has renamed; there is nothing that a user could do.
+            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+            self.tuned = self.method.apply(
+                network,
+                self.budget,
+                settings.seed,
+                calibration=self.calibration() if self.method.calibrated else None,
+                loss=self.calibration_loss,
+                **settings.options,
+            )
         self.learner.network = self.tuned.model
         self.optimizer = self.tuned.optimizer(lr=settings.lr, weight_decay=settings.weight_decay)
         self.optimizers = [self.optimizer]
@@ -200,7 +205,7 @@ class Run:
         return random_head(self.loaded.model.config.hidden_size, classes, self.settings.seed, self.device)
 
     def calibration(self) -> list[CalibrationBatch]:
-        """Batches over 1% of the training examples, one whole batch at least: the first ones of the run's order."""
+        """Batches over 1% of the training examples (one batch at least), the first of the run's order."""
         count = min(max(self.train_count // 100, self.settings.batch), self.train_count)
         indices = list(data.permutation(self.settings.seed, 0, self.train_count)[:count])
         size = self.settings.micro_batch or self.settings.batch
@@ -227,7 +232,7 @@ class Run:
         return found
 
     def step(self, number: int) -> dict[str, float]:
-        """One optimizer step; returns loss (nats a label or token), gradient norm and learning rate before it."""
+        """One optimizer step; returns loss (nats a label or token) and gradient norm before it."""
         settings = self.settings
         indices = data.batch_indices(settings.seed, number, self.train_count, settings.batch)
         size = settings.micro_batch or settings.batch
@@ -270,7 +275,7 @@ class Run:
         on_step: Callable[[dict[str, float]], None] = lambda row: None,
         on_evaluation: Callable[[Run, Evaluation], None] = lambda run, evaluation: None,
     ) -> records.Record:
-        """Train to the end, from the last checkpoint where there is one; returns the record, not yet written."""
+        """Train to the end, from the last checkpoint where there is one; the record is not yet written."""
         settings, started = self.settings, time.monotonic()
         self.prepare()
         self.learner.network.train()

@@ -70,8 +70,9 @@ def command(
 ) -> None:
     """Tune a model by one method; the first numbers appear within a minute on a CPU.
 
-    A run that was interrupted, even killed, goes on from its last checkpoint when the same command is given again; a
-    run that is finished is not repeated. Two methods with one seed see the same data in the same order.
+    A run that was interrupted, even killed, goes on from its last checkpoint when the same command is given
+    again; a run that is finished is not repeated. Two methods with one seed see the same data in the same
+    order.
 
         python -m llm_experiments train s2ft_r
         python -m llm_experiments train lora --seeds 3 --budget 1.4% --lr 2e-3
@@ -92,8 +93,8 @@ def command(
     common = {
         "method": method, "task": task, "model": model, "steps": steps, "budget": budget, "head": head,
         "lr": lr if lr is not None else LEARNING_RATES.get(method, LEARNING_RATE),
-        "head_lr": head_lr, "batch": batch, "micro_batch": micro_batch, "schedule": schedule, "warmup": warmup,
-        "weight_decay": weight_decay, "clip": clip, "precision": precision, "train_size": train_size,
+        "head_lr": head_lr, "batch": batch, "micro_batch": micro_batch, "schedule": schedule, "warmup":
+        warmup, "weight_decay": weight_decay, "clip": clip, "precision": precision, "train_size": train_size,
         "max_length": max_length, "eval_every": eval_every, "eval_items": eval_items,
         "final_items": final_items, "device": device, "threads": threads, "options": options(set_ or []),
         "cached_lower": _default_lower(model, device) if cached_lower is None else cached_lower,
@@ -197,7 +198,7 @@ def _shown(path: Path) -> str:
 
 @contextmanager
 def _progress(settings: Settings, bars: bool) -> Iterator[tuple[Any, Any]]:
-    """Two functions: one prints a line on stderr, one moves the bar (on a terminal, and one run at a time)."""
+    """Two functions: one prints a line on stderr, one moves the bar (only on a terminal)."""
     if not (bars and sys.stderr.isatty()):
         yield (lambda text: print(text, file=sys.stderr, flush=True)), (lambda step: None)
         return
@@ -228,8 +229,8 @@ def show(found: list[Record]) -> None:
     counts = first["method"]["parameters"]
     console.print(
         f"{first['method']['name']} on {first['model']['label']} ({first['model']['tuned_layers']}), task "
-        f"{first['data']['task']}: {counts['trainable']:,} parameters, {counts['share_of_blocks']:.2%} of the tuned "
-        f"layers; {first['settings']['steps']} steps, {len(found)} seed{'s' if len(found) > 1 else ''}",
+        f"{first['data']['task']}: {counts['trainable']:,} parameters, {counts['share_of_blocks']:.2%} of "
+        f"the tuned layers; {first['settings']['steps']} steps, {len(found)} seed{'s' if len(found) > 1 else ''}",
         highlight=False,
     )
     table = Table(box=None, padding=(0, 2, 0, 0))

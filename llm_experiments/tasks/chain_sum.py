@@ -1,7 +1,7 @@
 """Short sums and differences: the task that a small decoder can learn on a CPU in a minute.
 
-Training: two terms of one or two digits ("57 - 8 ="). Near out of domain: two terms of three digits, and three
-terms of one or two digits. Everything is generated from hashes, so it is the same on every machine.
+Training: two terms of one or two digits ("57 - 8 ="). Near out of domain: two terms of three digits, and
+three terms of one or two digits. Everything is generated from hashes, so it is the same on every machine.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """School word problems from numbered templates; unseen templates are the out-of-domain test.
 
-Source: the GSM-Symbolic templates (I. Mirzadeh et al., 2024) as re-written in the reasoning-gym package 0.1.25. It is
-not GSM8K and must not be called so. Split by template: 0-69 train, 70-84 near, 85-99 far; inside the training
-templates the in-domain test is split off by the hash of the question. Answers are worked solutions that close with
-"#### number"; a completion counts as right when its last number is that number.
+Source: the GSM-Symbolic templates (I. Mirzadeh et al., 2024) as re-written in the reasoning-gym package
+0.1.25. It is not GSM8K and must not be called so. Split by template: 0-69 train, 70-84 near, 85-99 far;
+inside the training templates the in-domain test is split off by the hash of the question. Answers are
+worked solutions that close with "#### number"; a completion counts as right when its last number is that
+number.
 """
 
 from __future__ import annotations

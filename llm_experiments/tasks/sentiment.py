@@ -1,9 +1,10 @@
 """Sentiment of short texts: trained on film-review snippets, tested there and on three other domains.
 
 Source: the snippets that C. J. Hutto and E. Gilbert had rated by people (ICWSM 2014), as shipped with the
-vaderSentiment package: film reviews, Amazon reviews, New York Times editorials, tweets. The rating is a mean over
-raters on the scale -4..4 and is kept, because accuracy misleads out of domain: the share of positive texts moves
-from 40% to 68%, and with it the best threshold. Snippets with |rating| < 0.5 are left out as neutral.
+vaderSentiment package: film reviews, Amazon reviews, New York Times editorials, tweets. The rating is a
+mean over raters on the scale -4..4 and is kept, because accuracy misleads out of domain: the share of
+positive texts moves from 40% to 68%, and with it the best threshold. Snippets with |rating| < 0.5 are left
+out as neutral.
 """
 
 from __future__ import annotations
