@@ -83,6 +83,15 @@ def _reason(verdict: Record) -> str:
     )
 
 
+def _about(certificate: Record) -> str:
+    """Return what kind of argument it is, and whose word it rests on where that is a solver's."""
+    return (
+        f"rests on {certificate['rests_on']}"
+        if "rests_on" in certificate
+        else str(certificate.get("about", ""))
+    )
+
+
 def _sides(certificate: Any) -> list[Record]:
     sides = certificate.get("sides") if isinstance(certificate, dict) else None
     return [
@@ -166,15 +175,10 @@ def _verdict(verdict: Record, claim: Record, record: str) -> Record:
         "reading": verdict["reading"],
         "label": LABELS[verdict["status"]],
         "scope": notation.words(verdict["scope"]) if verdict["scope"] else "",
-        "about": f"rests on {certificate['rests_on']}"
-        if "rests_on" in certificate
-        else str(certificate.get("about", "")),
+        "about": _about(certificate),
         "text": sentence if sentence != _texts(claim["statement"])[0] else "",
         "formal": _formal((claim.get("latex") or {}).get(verdict["reading"])),
-        "vacuous": (
-            "the statement holds for want of content" if verdict["vacuous"] is True else verdict["vacuous"]
-        )
-        or "",
+        "vacuous": verdict["vacuous"] or "",
         "why": _reason(verdict) if verdict["status"] in ("supported", "undecided") else "",
         "instance": _equations(certificate.get("instance")) if refuted else [],
         "breaks": certificate.get("breaks", []),
@@ -248,7 +252,7 @@ def _claim(name: str, claims: dict[str, Record], reached: dict[str, list[str]]) 
         "shaken": [link(below, claims, paper) for below in reached.get(name, [])],
         "brings_down": [link(above, claims, paper) for above, below in reached.items() if name in below],
         "verdicts": [_verdict(verdict, claim, record) for verdict in claim["verdicts"]],
-        "fallen": graph.has_fallen(claim),
+        "refuted": graph.is_refuted(claim),
         "record": record,
         "objection": _objection(name),
     }
@@ -266,11 +270,9 @@ def paper_page(paper: str, claims: dict[str, Record]) -> Record:
     """Return all that the page of one paper says."""
     reached = graph.shaken(claims)
     own = [_claim(name, claims, reached) for name in sorted(claims) if name.startswith(f"{paper}/")]
-    fallen = [claim for claim in own if claim["fallen"]]
-    others = [claim for claim in own if not claim["fallen"]]
     sections = [
-        {"title": "Refuted in some reading", "claims": fallen},
-        {"title": "Not refuted", "claims": others},
+        {"title": "Refuted in some reading", "claims": [claim for claim in own if claim["refuted"]]},
+        {"title": "Not refuted", "claims": [claim for claim in own if not claim["refuted"]]},
     ]
     counts = count(paper, claims)
     summary = ", ".join(f"{counts[s]} {s.replace('_', ' ')}" for s in STATUSES if counts[s])

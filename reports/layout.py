@@ -150,7 +150,7 @@ def _check_verdict(verdict: Any, place: str) -> None:
         reading=(str,),
         status=(str,),
         scope=(str, dict, _NULL),
-        vacuous=(bool, str, _NULL),
+        vacuous=(str, _NULL),
         evidence=(dict,),
         certificate=(dict, list, _NULL),
         tightness=(dict, _NULL),

@@ -237,6 +237,18 @@ def test_the_graph_marks_what_falls_and_what_rests_on_it(claim: Record, fallen: 
     assert graph.mermaid({"toy/alone": claim}, "toy") == ""
 
 
+def test_a_misprint_or_one_reading_of_several_takes_nothing_with_it(claim: Record, fallen: Record) -> None:
+    above = claim | {"uses": ["toy/a"]}
+    misprint = fallen | {"uses": [], "defect": "misprint"}
+    one = fallen["verdicts"][0] | {"reading": "with the spectral norm"}
+    split = fallen | {"uses": [], "verdicts": [claim["verdicts"][0], one]}
+    for below, takes in ((misprint, False), (split, False), (fallen | {"uses": []}, True)):
+        claims = {"toy/a": below, "toy/b": above}
+        assert bool(graph.shaken(claims)) == takes
+        assert ('toy_b["b"]:::shaken' in graph.mermaid(claims, "toy")) == takes
+        assert ('toy_a["a"]:::partly' in graph.mermaid(claims, "toy")) != takes
+
+
 def test_claims_that_use_each_other_do_not_loop_for_ever(claim: Record, fallen: Record) -> None:
     claims = {"toy/a": fallen | {"uses": ["toy/b"]}, "toy/b": claim | {"uses": ["toy/a"]}}
     assert graph.shaken(claims) == {"toy/b": ["toy/a"]}
