@@ -3,4 +3,4 @@
 A method is added by a file with a tuple `METHODS` and its name in `ROWS`: tests, budgets and benchmarks find it.
 """
 
-ROWS = ("full", "lora", "s2ft", "cla")
+ROWS = ("full", "lora", "baselines", "s2ft", "cla")

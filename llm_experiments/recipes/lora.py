@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from peft import LoraConfig
@@ -13,7 +12,7 @@ from llm_experiments.recipes.base import Method, Request, Tuned, with_peft
 from llm_experiments.tuners.architectures import kinds, layers_named
 
 
-def spread_rank(costs: Mapping[str, int], budget: int) -> dict[str, int]:
+def spread_rank(costs: Mapping[str, int], budget: int, fixed: int = 0) -> dict[str, int]:
     """Ranks by kind of layer that spend the budget as evenly as whole ranks allow.
 
     Every kind gets the same rank first; what is left buys one rank more for one kind after the other, in the
@@ -22,12 +21,13 @@ def spread_rank(costs: Mapping[str, int], budget: int) -> dict[str, int]:
     Args:
         costs: kind -> numbers that one rank costs in all its layers together.
         budget: how many numbers may train.
+        fixed: numbers of the budget that go elsewhere.
 
     Raises:
         ValueError: the budget does not buy one rank of the cheapest kind.
     """
-    common = budget // sum(costs.values())
-    left = budget - common * sum(costs.values())
+    common = max(budget - fixed, 0) // sum(costs.values())
+    left = budget - fixed - common * sum(costs.values())
     ranks = dict.fromkeys(costs, common)
     for kind, cost in costs.items():
         if cost <= left:
@@ -35,42 +35,55 @@ def spread_rank(costs: Mapping[str, int], budget: int) -> dict[str, int]:
             left -= cost
     ranks = {kind: rank for kind, rank in ranks.items() if rank}
     if not ranks:
-        msg = f"the budget must be at least {min(costs.values())}, one rank of the cheapest layers; got {budget}"
+        least = min(costs.values()) + fixed
+        msg = f"the budget must be at least {least}, one rank of the cheapest layers; got {budget}"
         raise ValueError(msg)
     return ranks
 
 
 def lora_settings(
-    model: nn.Module, request: Request, cost: str = "r (m + n)", **extra: Any
+    model: nn.Module,
+    request: Request,
+    cost: str = "r (m + n)",
+    fixed: Callable[[nn.Linear], int] = lambda layer: 0,
+    **extra: Any,
 ) -> tuple[dict[str, Any], int]:
     """Settings of a `LoraConfig` for the budget, and the parameters that its formula gives.
 
-    Per linear layer (n x m) a rank costs `m + n` numbers, or `n` where only `B` trains (`cost='r n'`).
-    The scale is `alpha / r = 2` in every layer unless `scale` is given.
+    The scale is `alpha / r = 2` in every layer unless the option `scale` is given.
+
+    Args:
+        model: the pretrained model.
+        request: its options are settings of `LoraConfig`; `r` sets the rank of all layers.
+        cost: per linear layer (n x m) a rank costs `m + n` numbers, or `n` where only `B` trains (`r n`).
+        fixed: numbers that a layer costs whatever its rank.
+        extra: further settings of `LoraConfig`.
     """
     layers = kinds(model)
-    per_layer = (
-        (lambda m: m.in_features + m.out_features) if cost == "r (m + n)" else (lambda m: m.out_features)
-    )
-    costs = {kind: sum(per_layer(m) for m in members) for kind, members in layers.items()}
+
+    def per_rank(layer: nn.Linear) -> int:
+        return layer.out_features + (layer.in_features if cost == "r (m + n)" else 0)
+
+    costs = {kind: sum(per_rank(m) for m in members) for kind, members in layers.items()}
+    constant = {kind: sum(fixed(m) for m in members) for kind, members in layers.items()}
     options = dict(request.options)
     scale = options.pop("scale", 2.0)
     if "r" in options:
         ranks = dict.fromkeys(costs, options.pop("r"))
     else:
-        ranks = spread_rank(costs, request.budget)
+        ranks = spread_rank(costs, request.budget, sum(constant.values()))
     low = min(ranks.values())
-    higher = {kind: rank for kind, rank in ranks.items() if rank != low}
+    higher = {layers_named(kind): rank for kind, rank in ranks.items() if rank != low}
     settings = {
         "r": low,
         "lora_alpha": scale * low,
-        "rank_pattern": {rf"(.*\.)?\d+\.{re.escape(kind)}": rank for kind, rank in higher.items()},
-        "alpha_pattern": {rf"(.*\.)?\d+\.{re.escape(kind)}": scale * rank for kind, rank in higher.items()},
+        "rank_pattern": higher,
+        "alpha_pattern": {kind: scale * rank for kind, rank in higher.items()},
         "target_modules": layers_named(*ranks),
         **extra,
         **options,
     }
-    return settings, sum(costs[kind] * rank for kind, rank in ranks.items())
+    return settings, sum(costs[kind] * rank + constant[kind] for kind, rank in ranks.items())
 
 
 def lora(model: nn.Module, request: Request) -> Tuned:

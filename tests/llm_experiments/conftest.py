@@ -49,6 +49,15 @@ MODELS = {
 }
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Matrices of these sizes only lose time to threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def _batch_for(model, seed: int = 0, size: int = 3, length: int = 7) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, VOCABULARY, (size, length), generator=generator)

@@ -18,7 +18,15 @@ pytestmark = [
 
 BUDGET = Budget.ratio(0.15)
 MODELS = ("llama", "llama_gqa", "bert")
-REFUSED = {("bitfit", "llama"): "bias", ("bitfit", "llama_gqa"): "bias"}
+REFUSED = {
+    ("bitfit", "llama"): "bias",
+    ("bitfit", "llama_gqa"): "bias",
+    ("prefix", "bert"): "use a decoder",
+}
+# Where a property cannot hold, and why.
+STARTS_ELSEWHERE = {"prefix": "random virtual tokens take part in the attention from the start"}
+DISABLED_IS_NOT_BASE = {"pissa": "the frozen weight is what the top singular triples leave of it"}
+NO_CHECKPOINTING = {"prefix": "the recomputed layer meets the cached keys a second time"}
 CHAINS = {name: {"every": 2} for name in methods.names() if "chain" in methods.get(name).schedule}
 # Bounds on |difference of logits| in float32, logits of order 1: sums in another order, or a change that is
 # rounded when it is added to the weights.
@@ -62,10 +70,11 @@ def train(tuned, batch, optimizer, steps, first=0):
     for step in range(first, first + steps):
         # parts of the batch in turn, so that a wrong order after a resume shows
         part = {k: v[step % 3 : step % 3 + 2] for k, v in batch.items()}
+        optimizer.zero_grad()
         tuned.model(**part).loss.backward()
         optimizer.step()
-        optimizer.zero_grad()
-        tuned.schedule.on_step_end(step, optimizer)
+        tuned.schedule.on_step_end(step, optimizer)  # sees the gradients
+    optimizer.zero_grad()
 
 
 @pytest.fixture
@@ -80,8 +89,11 @@ def trained(apply):
 
 
 def keeps_every_bit(name):
-    """Whether the untrained model computes the same sums in the same order as the pretrained one."""
-    return not name.startswith("s2ft")
+    """Whether the untrained model computes the same sums in the same order as the pretrained one.
+
+    S2FT renumbers the channels of a sum; PiSSA takes a part of the weight away and adds it in a product.
+    """
+    return not name.startswith(("s2ft", "pissa"))
 
 
 @pytest.mark.parametrize(("name", "model"), REFUSED)
@@ -92,6 +104,9 @@ def test_model_that_cannot_take_the_method_is_refused_with_the_reason(name, mode
 
 def test_untrained_output_is_the_pretrained_one(case, apply):
     tuned, base, batch = apply(*case)
+    if case[0] in STARTS_ELSEWHERE:
+        assert (logits(tuned.model, batch) - logits(base, batch)).abs().max() > 1e-3
+        return
     exact = keeps_every_bit(case[0])
     torch.testing.assert_close(
         logits(tuned.model, batch), logits(base, batch), rtol=0, atol=0 if exact else ROUNDING
@@ -117,10 +132,11 @@ def test_frozen_weights_stay_leaves_without_gradients(case, trained):
 
 
 def test_training_moves_the_output_and_disabling_brings_it_back(case, trained):
-    tuned, _, batch, initial = trained(*case)
+    tuned, base, batch, initial = trained(*case)
     after = logits(tuned.model, batch)
     assert (after - initial).abs().max() > 1e-5
-    if isinstance(tuned, PeftTuned):
+    if isinstance(tuned, PeftTuned) and case[0] not in DISABLED_IS_NOT_BASE:
+        initial = logits(base, batch) if case[0] in STARTS_ELSEWHERE else initial
         with tuned.model.disable_adapter():
             torch.testing.assert_close(logits(tuned.model, batch), initial, rtol=0, atol=0)
         assert torch.equal(logits(tuned.model, batch), after)
@@ -194,7 +210,8 @@ def test_same_seed_gives_the_same_start(case, apply):
 
 
 def test_accumulated_gradients_equal_those_of_the_whole_batch(case, apply):
-    tuned, _, batch = apply(*case, dtype=torch.float64)
+    tuned, _, batch = apply(*case)
+    tuned.model.double()
     parameters = {n: p for n, p in tuned.model.named_parameters() if p.requires_grad}
     # a step, so that factors at zero do not hide a gradient
     train(tuned, batch, tuned.optimizer(lr=0.02), 1)
@@ -237,6 +254,10 @@ def test_activation_checkpointing_changes_no_gradient(case, apply):
             base.enable_input_require_grads()
             enable = getattr(base, "activation_checkpointing_enable", base.gradient_checkpointing_enable)
             enable({"use_reentrant": False})
+            if case[0] in NO_CHECKPOINTING:
+                with pytest.raises(RuntimeError):
+                    tuned.model(**batch)
+                return
         tuned.model(**batch).loss.backward()
         gradients.append({n: p.grad for n, p in tuned.model.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
