@@ -38,6 +38,15 @@ def mean_gap(t: Any, gain_s2ft: Any, gain_lora: Any) -> Any:
     return (1 - 2 * t) * (gain_s2ft - gain_lora)
 
 
+def mean_gap_of_fits(t: Any, movements: tuple[Any, Any], gains: tuple[Any, Any]) -> Any:
+    """E[E_o(F) - E_o(F')] for any two fits, trained to the end or not; So = Si, Bo = W + t D + Z, E Z = 0.
+
+    Source: ours. (1 - t) times the difference of the movements |F Si|_F^2 minus t times that of the gains
+    E_i(pre) - E_i(F). Where both agree, as they do for population solutions, this is `mean_gap`.
+    """
+    return (1 - t) * (movements[0] - movements[1]) - t * (gains[0] - gains[1])
+
+
 def crossover_sides(k: Kit, x: Instance, s: Any) -> tuple[Any, Any]:
     """|(I - PS)(Bo - W) Si|^2 and |(I - PS)(Bo - Bi) Si|^2: S2FT beats LoRA iff the first is smaller.
 

@@ -1,0 +1,462 @@
+"""Put the parts of the random-network simulation of out-of-distribution risk into one record."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from sims import descent, networks, ood_sections, parallel
+from sims.networks import Task
+from sims.ood_sections import METHODS, TOLERANCE, Run
+from sims.present import Row, compared, counted, number, numbers, show, tested, worst_z
+from theory.s2ft import risks
+
+Array = np.ndarray
+ALIGNMENTS = [round(0.1 * i - 0.2, 1) for i in range(15)]  # -0.2 ... 1.2
+SHARES = [0.01, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 0.99]
+SAMPLES = (24, 48, 96, 192, 384)  # n, times the width over 16
+CLAIMS = [
+    "phase_law",
+    "ood_crossover",
+    "gain_equals_movement",
+    "lemma_f9",
+    "lemma_f9_gd",
+    "lemma_f12",
+    "lemma_f17",
+]
+
+# Networks and tasks beside the default one; each is a change of `Task`.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "channels by residual energy": {"selection": "energy"},
+    "channels by weight": {"selection": "weight"},
+    "flat residual of rank 2r": {"residual_rank": 8},
+    "decaying residual of rank 4r": {"residual_rank": 16, "decay": 1.0},
+    "shift along one direction": {"shift_law": "sign"},
+    "heavy-tailed shift": {"shift_law": "heavy"},
+    "large shift": {"shift_size": 5.0},
+    "covariate shift": {"covariate_shift": 0.5},
+    "part of the risk out of reach": {"widths": (16, 12, 16, 12, 16), "tuned": 3, "unreachable": 0.3},
+    "first of six layers": {"widths": (12, 16, 20, 16, 14, 12, 10), "tuned": 1},
+    "last layer": {"tuned": 3},
+    "wide tuned layer": {"widths": (16, 64, 16), "tuned": 1},
+}
+
+
+def record(name: str, run: Run, task: Task, *, quick: bool, variants: bool) -> dict[str, Any]:
+    """Run all parts and return the record."""
+    rows: list[Row] = []
+    figures: list[dict[str, Any]] = []
+
+    def part(title: str, new: list[Row]) -> None:
+        show(title, new)
+        rows.extend(new)
+
+    main = ood_sections.compute(ood_sections.population, run, task, 1)
+    part(
+        "Population: closed form (predicted) and gradient descent (simulated)",
+        population_rows(task, run, main),
+    )
+    if task.covariate_shift == 0:
+        part("Who wins out of distribution", winner_rows(task, main))
+        figures.append(crossover_figure(main))
+        if task.s < task.m:
+            grid = ood_sections.phase(
+                replace(run, seeds=max(2, run.seeds // 2)),
+                phase_task(task),
+                SHARES[:: 2 if quick else 1],
+                ALIGNMENTS,
+                100,
+            )
+            part("Phase law: mean E_o(S2FT) - E_o(LoRA)", phase_rows(grid))
+            figures.append(phase_figure(grid))
+    got = {
+        n: ood_sections.compute(ood_sections.finite, replace(run, steps=()), task, 200 + n, n)
+        for n in samples(task)
+    }
+    part("Training on n samples: exact mean (S2FT, full) or leading order (LoRA)", sample_rows(task, got))
+    figures.append(sample_figure(got))
+    n = samples(task)[2]
+    descended = ood_sections.compute(ood_sections.finite, run, task, 300 + n, n)
+    part("The same by gradient descent on the samples", sample_rows(task, {n: descended}))
+    starts = {
+        how: ood_sections.compute(ood_sections.population, replace(run, start=how), task, 1)
+        for how in descent.STARTS
+        if how != run.start
+    }
+    starts[run.start] = main
+    figures.append(curve_figure(run, starts))
+    part("LoRA's start: excess over the closed form after the last step", start_rows(run, starts))
+    everything = {"default": main}
+    if variants:
+        for i, (label, change) in enumerate(VARIANTS.items()):
+            other = replace(task, **change)
+            everything[label] = ood_sections.compute(ood_sections.population, run, other, 400 + i)
+            new = population_rows(other, run, everything[label], label)[1:]
+            part(
+                label,
+                new + (winner_rows(other, everything[label], label) if not other.covariate_shift else []),
+            )
+    tightness = bound_table(everything)
+    part("Bounds beside what they bound (predicted: mean bound; simulated: mean risk)", bound_rows(tightness))
+    return {
+        "id": name,
+        "headline": headline(rows, task, main),
+        "question": "Which of full tuning, LoRA and S2FT is better on a shifted task, and does theory know beforehand?",
+        "settings": {
+            "task": task.as_dict(),
+            "seeds": run.seeds,
+            "seed": run.seed,
+            "steps": list(run.steps),
+            "start": run.start,
+            "variants": list(VARIANTS) if variants else [],
+        },
+        "table": rows,
+        "figures": figures,
+        "notes": notes(),
+        "claims": [f"s2ft/{c}" for c in dict.fromkeys([*CLAIMS, *(b["claim"] for b in tightness)])],
+        "bounds": tightness,
+    }
+
+
+def phase_task(task: Task) -> Task:
+    """The task of the phase diagram: a flat residual of rank up to 2 r, so that either gain can be larger."""
+    return replace(task, residual_rank=min(2 * task.rank, *task.widths), decay=0.0, selection="random")
+
+
+def samples(task: Task) -> list[int]:
+    """The sample sizes, in proportion to the width of the tuned layer's input."""
+    return [max(n * task.k // 16, task.k + 3) for n in SAMPLES]
+
+
+def population_rows(task: Task, run: Run, got: dict[str, Array], label: str = "") -> list[Row]:
+    """Closed forms beside gradient descent."""
+    place = f"{label}: " if label else ""
+    steps = f"{place}{run.steps[-1]} steps"
+    rows = [compared("E_i(pre)", f"{place}before tuning", 1.0, np.ones(1))]
+    for method in METHODS:
+        rows.append(compared(f"E_i({method})", steps, got[f"{method}.in"], got[f"{method}.curve"][:, -1]))
+    for method in METHODS:
+        rows.append(
+            compared(
+                f"E_o({method})",
+                f"{steps}, t = {task.alignment:g}",
+                got[f"{method}.out"],
+                got[f"{method}.trained"],
+            )
+        )
+    for method in METHODS:
+        gained = 1 - got[f"{method}.curve"][:, -1]
+        rows.append(compared(f"movement of {method} = its gain", steps, gained, got[f"{method}.movement"]))
+    return rows
+
+
+def winner_rows(task: Task, got: dict[str, Array], label: str = "") -> list[Row]:
+    """The phase law's mean, and the winner that the crossover predicts for each single task."""
+    place = f"{label}: " if label else ""
+    t = task.alignment
+    gap = (1 - t) * got["gap.0"] + t * got["gap.1"]
+    law = risks.mean_gap(t, got["S2FT.gain"], got["LoRA.gain"])
+    rows = [tested("E_o(S2FT) - E_o(LoRA)", f"{place}t = {t:g}, over all shifts", law, gap)]
+    above = (got["S2FT.gain"] > got["LoRA.gain"]) == (t > got["crossover"])
+    rows.append(
+        counted(
+            "tasks that S2FT wins", f"{place}from the t of the tie, each shift", above.sum(), (gap < 0).sum()
+        )
+    )
+    rows.append(
+        counted(
+            "tasks whose winner was predicted", f"{place}of {len(gap)}", len(gap), (above == (gap < 0)).sum()
+        )
+    )
+    if task.realisable and task.rank >= task.residual_rank:
+        left, right = got["sides"].T
+        agree = (left < right) == (gap < 0)
+        rows.append(
+            counted("the same from ood_crossover's two norms", f"{place}of {len(gap)}", len(gap), agree.sum())
+        )
+    return rows
+
+
+def phase_rows(grid: dict[str, Any], label: str = "") -> list[Row]:
+    """One row for each ratio of the gains: its own networks and shifts, so the z are independent."""
+    place = f"{label}: " if label else ""
+    at = grid["alignments"].index(0.2)
+    rows = [
+        tested(
+            "E_o(S2FT) - E_o(LoRA)",
+            f"{place}gain ratio {row['ratio']:.2f}, t = 0.2",
+            row["predicted"][at],
+            row["gaps"][at],
+        )
+        for row in grid["rows"]
+    ]
+    right = total = 0
+    for row in grid["rows"]:
+        for law, gap in zip(row["predicted"], row["gaps"], strict=True):
+            error = (gap - law).std(ddof=1) / np.sqrt(len(gap))
+            if abs(law.mean()) > 3 * error:  # a cell nearer to the lines may fall on either side by chance
+                total += 1
+                right += int(np.sign(gap.mean()) == np.sign(law.mean()))
+    rows.append(
+        counted(
+            "cells on the predicted side",
+            f"{place}further than 3 standard errors from the lines",
+            total,
+            right,
+        )
+    )
+    return rows
+
+
+def phase_figure(grid: dict[str, Any]) -> dict[str, Any]:
+    """The phase diagram with the two predicted lines."""
+    return {
+        "name": "phase",
+        "title": "S2FT forgets less than LoRA only where it also learns less",
+        "kind": "heatmap",
+        "caption": (
+            "Mean of E_o(S2FT) - E_o(LoRA) after gradient descent; blue: S2FT is better. The phase law says that the "
+            "sign changes exactly on the two lines, at t = 1/2 and at equal gains."
+        ),
+        "x": {"label": "shift alignment t", "values": numbers(grid["alignments"])},
+        "y": {
+            "label": "gain of S2FT / gain of LoRA",
+            "values": numbers([row["ratio"] for row in grid["rows"]]),
+        },
+        "z": {
+            "label": "E_o(S2FT) - E_o(LoRA), in units of the pretrained risk",
+            "scale": "diverging",
+            "values": [numbers([gap.mean() for gap in row["gaps"]]) for row in grid["rows"]],
+        },
+        "series": tie_curve(grid),
+        "lines": [{"x": 0.5, "label": "t = 1/2"}, {"y": 1.0, "label": "equal gains"}],
+    }
+
+
+def tie_curve(grid: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where each row's tie is predicted, for fits that were not trained to the end."""
+    low, high = grid["alignments"][0], grid["alignments"][-1]
+    inside = [row for row in grid["rows"] if "tie" in row and low <= row["tie"] <= high]
+    x, y = numbers([row["tie"] for row in inside]), numbers([row["ratio"] for row in inside])
+    return [{"label": "tie of the trained fits", "role": "predicted", "x": x, "y": y}] if inside else []
+
+
+def crossover_figure(got: dict[str, Array]) -> dict[str, Any]:
+    """Each task's own alignment at which the two methods tie: predicted and observed."""
+    observed = got["gap.0"] / (got["gap.0"] - got["gap.1"])
+    shown = np.argsort(got["crossover"])[:: max(1, len(observed) // 200)]
+    x = numbers(got["crossover"][shown])
+    return {
+        "name": "crossover",
+        "title": "The alignment at which LoRA starts to win, predicted for each task",
+        "kind": "scatter",
+        "x": {"label": "predicted t of the tie"},
+        "y": {"label": "observed t of the tie"},
+        "series": [
+            {"label": "trained networks", "x": x, "y": numbers(observed[shown])},
+            {"label": "exact prediction", "role": "predicted", "x": [x[0], x[-1]], "y": [x[0], x[-1]]},
+        ],
+        "lines": [{"x": 0.5, "label": "its mean over shifts, 1/2"}],
+    }
+
+
+def sample_rows(task: Task, got: dict[int, dict[str, Array]]) -> list[Row]:
+    """Means over data: z where the prediction is exact, none where it is a leading order."""
+    rows = []
+    for n, part in got.items():
+        for method in METHODS:
+            for side, name in (("in", "E_i"), ("out", "E_o")):
+                if f"{method}.{side}.mean" in part:
+                    row = compared if method == "LoRA" else tested
+                    text = f"n = {n}" + (", leading order" if method == "LoRA" else "")
+                    rows.append(
+                        row(
+                            f"{name}({method})", text, part[f"{method}.{side}.mean"], part[f"{method}.{side}"]
+                        )
+                    )
+    return rows
+
+
+def sample_figure(got: dict[int, dict[str, Array]]) -> dict[str, Any]:
+    """Risk against the number of samples."""
+    series = []
+    for method in METHODS:
+        mean = [part[f"{method}.in"].mean() for part in got.values()]
+        error = [
+            part[f"{method}.in"].std(ddof=1) / np.sqrt(len(part[f"{method}.in"])) for part in got.values()
+        ]
+        series.append({"label": method, "x": list(got), "y": numbers(mean), "stderr": numbers(error)})
+        if all(f"{method}.in.mean" in part for part in got.values()):
+            y = numbers([part[f"{method}.in.mean"].mean() for part in got.values()])
+            series.append({"label": method, "role": "predicted", "x": list(got), "y": y})
+    return {
+        "name": "samples",
+        "title": "Few samples favour the method that fits fewer directions",
+        "kind": "line",
+        "x": {"label": "training samples n", "scale": "log"},
+        "y": {"label": "in-distribution risk / pretrained risk", "scale": "log"},
+        "series": series,
+        "lines": [{"y": 1.0, "label": "pretrained"}],
+    }
+
+
+def curve_figure(run: Run, starts: dict[str, dict[str, Array]]) -> dict[str, Any]:
+    """Training curves, and the closed forms that they should reach."""
+    main = starts[run.start]
+    steps = list(run.steps)
+    series = []
+    for method in METHODS:
+        series.append({"label": method, "x": steps, "y": numbers(main[f"{method}.curve"].mean(axis=0) + 0.0)})
+        end = number(max(main[f"{method}.in"].mean(), 0.0))
+        series.append({"label": method, "role": "predicted", "x": [steps[0], steps[-1]], "y": [end, end]})
+    for how, part in starts.items():
+        if how != run.start:
+            series.append(
+                {"label": f"LoRA, {how} start", "x": steps, "y": numbers(part["LoRA.curve"].mean(axis=0))}
+            )
+    return {
+        "name": "training",
+        "title": "Gradient descent reaches the closed forms",
+        "kind": "line",
+        "x": {"label": "gradient steps", "scale": "log"},
+        "y": {"label": "in-distribution risk / pretrained risk"},
+        "series": series,
+    }
+
+
+def start_rows(run: Run, starts: dict[str, dict[str, Array]]) -> list[Row]:
+    """How far each start of LoRA ends from the closed form."""
+    return [
+        compared(
+            "excess of E_i(LoRA)",
+            f"{how} start, {run.steps[-1]} steps",
+            0.0,
+            part["LoRA.curve"][:, -1] - part["LoRA.in"],
+        )
+        for how, part in starts.items()
+    ]
+
+
+def bound_table(everything: dict[str, dict[str, Array]]) -> list[dict[str, Any]]:
+    """For each bound over all tasks: mean value and limit, decimal orders between them, how often it is broken."""
+    merged: dict[str, list[Array]] = {}
+    for got in everything.values():
+        for name, pair in got.items():
+            if name.startswith("bound"):
+                merged.setdefault(name, []).append(pair)
+    table = []
+    for name, pairs in merged.items():
+        value, limit = np.concatenate(pairs).T
+        upper = name.startswith("bound.")
+        claim, form = name.split(".", 1)[1].split("|", 1)
+        broken = (
+            value > limit + TOLERANCE * (1 + np.abs(limit))
+            if upper
+            else value < limit - TOLERANCE * (1 + np.abs(limit))
+        )
+        compare = (value > TOLERANCE) & (limit > TOLERANCE)
+        orders = np.log10(limit[compare] / value[compare]) * (1 if upper else -1)
+        table.append(
+            {
+                "claim": claim,
+                "form": form,
+                "side": "upper" if upper else "lower",
+                "tasks": len(value),
+                "broken": int(broken.sum()),
+                "comparable": int(compare.sum()),
+                "orders_median": number(np.median(orders)) if len(orders) else None,
+                "orders_least": number(orders.min()) if len(orders) else None,
+                "mean_value": number(value.mean()),
+                "mean_bound": number(limit.mean()),
+            }
+        )
+    return table
+
+
+def bound_rows(table: list[dict[str, Any]]) -> list[Row]:
+    """The bounds as rows: decimal orders of slack, and in how many tasks it does not hold."""
+    rows = []
+    for b in table:
+        slack = (
+            f"{b['orders_median']:.2f} decimal orders"
+            if b["orders_median"] is not None
+            else "never comparable"
+        )
+        text = f"{b['side']} bound, {slack}; broken in {b['broken']} of {b['tasks']}"
+        rows.append(compared(f"{b['claim']}, {b['form']}", text, b["mean_bound"], b["mean_value"]))
+    return rows
+
+
+def headline(rows: list[Row], task: Task, got: dict[str, Array]) -> str:
+    """What came out, in a sentence made from the numbers."""
+    tests = sum(row["z"] is not None for row in rows)
+    told = [row for row in rows if row["quantity"] == "tasks whose winner was predicted"]
+    words = ""
+    if told:
+        right, total = sum(r["simulated"] for r in told), sum(r["predicted"] for r in told)
+        words = f"Theory named the better of S2FT and LoRA out of distribution in {right} of {total} trained tasks; "
+    return f"{words}{tests} means that it predicts exactly lie within {worst_z(rows):.1f} standard errors."
+
+
+def notes() -> list[str]:
+    """What a reader must know to judge the numbers."""
+    return [
+        "z is the mean of (simulated - predicted) over seeds in standard errors; rows without z compare numbers in "
+        "which nothing is left to chance, or a leading order in 1/n.",
+        "The phase law's z is the same for every t on the same networks, since t enters both sides alike; each row has "
+        "networks of its own.",
+        "Gradient descent is plain, with a step size taken from the data's curvature; what it has not reached after "
+        "its last step shows as the difference of simulated and predicted in the rows without z.",
+        "A broken bound is a hint, not a verdict: verdicts are the claims' records, with exact instances.",
+    ]
+
+
+def bench(task: Task, run: Run) -> None:
+    """Print gradient steps of LoRA a second, all processes together, beside a plain loop over seeds."""
+    steps = 400
+    seeds = max(run.seeds, 64 * 4 * run.jobs)
+    measured = replace(run, seeds=seeds, steps=(steps,))
+    work = ood_sections.blocks(measured, task, 900)
+    parallel.run(_descend, work[: run.jobs], run.jobs)  # starts the processes
+    begun = time.perf_counter()
+    parallel.run(_descend, work, run.jobs)
+    rate = seeds * steps / (time.perf_counter() - begun)
+    inner = sum(parallel.run(_descend, work[: run.jobs], 1)) / run.jobs
+    plain = _plain_rate(task)
+    print(f"batched, {run.jobs} processes: {rate:,.0f} seed-steps/s (set-up of the problems included)")
+    print(f"batched, one process, steps alone: {inner:,.0f} seed-steps/s")
+    print(f"plain loop over seeds, one process: {plain:,.0f} seed-steps/s; gain {rate / plain:.1f}")
+
+
+def _problem(block: ood_sections.Block) -> tuple[networks.Batch, descent.Quadratic, descent.Factors]:
+    rng = parallel.stream(block.run.seed, block.part, block.index)
+    batch = networks.draw(block.task, rng, block.size)
+    Sig = batch["Si"] @ batch["Si"]
+    problem = descent.quadratic(batch["H"], batch["L"], Sig, batch["D"] @ Sig)
+    return batch, problem, descent.start(problem, block.task.rank, "usual", rng)
+
+
+def _descend(block: ood_sections.Block) -> float:
+    """Seed-steps a second of one block."""
+    _, problem, factors = _problem(block)
+    begun = time.perf_counter()
+    for _ in descent.low_rank(problem, factors, block.run.steps):
+        pass
+    return block.size * block.run.steps[-1] / (time.perf_counter() - begun)
+
+
+def _plain_rate(task: Task, seeds: int = 8, steps: int = 200) -> float:
+    """Seed-steps a second of the loop that one writes first: each seed alone, gradients by hand."""
+    batch, _, _ = _problem(ood_sections.Block(Run(), task, 901, 0, seeds))
+    rng = np.random.default_rng(0)
+    begun = time.perf_counter()
+    for i in range(seeds):
+        H, L, D, Sig = batch["H"][i], batch["L"][i], batch["D"][i], batch["Si"][i] @ batch["Si"][i]
+        U, V = np.zeros((task.m, task.rank)), rng.standard_normal((task.k, task.rank)) / 10
+        for _ in range(steps):
+            G = H.T @ ((H @ U @ V.T @ L - D) @ Sig) @ L.T
+            U, V = U - 0.01 * G @ V, V - 0.01 * G.T @ U
+    return seeds * steps / (time.perf_counter() - begun)

@@ -1,0 +1,194 @@
+"""The parts of the simulation of out-of-distribution risk on random networks: each runs blocks of seeds.
+
+A block draws networks and tasks, computes the theory's closed forms on them (`theory.s2ft.setting`, `risks`)
+and trains the same networks by gradient descent; both end up side by side, seed by seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sims import descent, networks, parallel
+from sims.networks import Batch, Task
+from theory.kits.floats import Floats
+from theory.s2ft import risks, setting
+
+Array = np.ndarray
+METHODS = tuple(risks.FITS)
+TOLERANCE = 1e-9  # of the pretrained risk, which is 1: rounding in the closed forms
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a part is computed.
+
+    Attributes:
+        seed: first number of every random stream.
+        seeds: networks and tasks in each part.
+        steps: gradient steps, at which the risks are read off; ascending.
+        start: LoRA's start, see `sims.descent.start`.
+        device: "cpu", or a torch device for the gradient steps.
+        jobs: processes.
+    """
+
+    seed: int = 0
+    seeds: int = 256
+    steps: tuple[int, ...] = (10, 30, 100, 300, 1000, 3000)
+    start: str = "usual"
+    device: str = "cpu"
+    jobs: int = 1
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of seeds of a part: `part` and `index` pick its random stream."""
+
+    run: Run
+    task: Task
+    part: int
+    index: int
+    size: int
+    samples: int = 0
+
+
+def blocks(run: Run, task: Task, part: int, samples: int = 0) -> list[Block]:
+    """The blocks of a part; they depend on the problem, never on the number of processes."""
+    floats = 6 * (max(task.widths) ** 2) + samples * (task.p + task.q)
+    sizes = parallel.block_sizes(run.seeds, floats)
+    return [Block(run, task, part, index, size, samples) for index, size in enumerate(sizes)]
+
+
+def trained(
+    batch: Batch,
+    Sxx: Array,
+    Syx: Array,
+    run: Run,
+    rng: np.random.Generator,
+    methods: tuple[str, ...] = METHODS,
+) -> dict[str, list[Array]]:
+    """Changes of the network's map (seeds, q, p) after each of the run's steps, for each method."""
+    H, L = batch["H"], batch["L"]
+    out: dict[str, list[Array]] = {}
+    for method in methods:
+        above = H[:, :, : batch.task.s] if method == "S2FT" else H
+        problem = descent.quadratic(above, L, Sxx, Syx)
+        on_device = problem if run.device == "cpu" else problem.to(run.device)
+        if method == "LoRA":
+            factors = descent.start(problem, batch.task.rank, run.start, rng)
+            path = descent.low_rank(on_device, factors.to(run.device), run.steps)
+        else:
+            path = descent.linear(on_device, run.steps)
+        out[method] = [above @ problem.restore(descent.as_numpy(T)) @ L for T in path]
+    return out
+
+
+def population(block: Block) -> dict[str, Array]:
+    """Population risk: closed forms, gradient descent, both winners, the crossover, every bound.
+
+    Returns arrays over seeds: `METHOD.in`, `METHOD.out`, `METHOD.gain` (closed form), `METHOD.curve` (gradient
+    descent's E_i at each of the steps, seeds x steps), `METHOD.trained` (E_o at its end), `METHOD.movement`,
+    `gap.0`, `gap.1` (gradient descent's E_o(S2FT) - E_o(LoRA) at t = 0 and 1; it is linear in t),
+    `crossover` (predicted t of the tie), `sides` (seeds x 2), and `bound.CLAIM|FORM` (seeds x 2: value, limit).
+    """
+    task, k = block.task, Floats()
+    rng = parallel.stream(block.run.seed, block.part, block.index)
+    batch = networks.draw(task, rng, block.size)
+    x = batch.instance(k)
+    s = setting.quantities(k, x)
+    closed = {method: fit(k, x, s) for method, fit in risks.FITS.items()}
+    Sig = batch["Si"] @ batch["Si"]
+    fits = trained(batch, Sig, batch["D"] @ Sig, block.run, rng)
+    out: dict[str, Array] = {"pre.out": k.fro2((x.Bo - x.W) @ x.So)}
+    ends = {method: k.mat(fits[method][-1]) for method in METHODS}
+    for method in METHODS:
+        out[f"{method}.in"] = risks.risk_in(k, x, closed[method])
+        out[f"{method}.out"] = risks.risk_out(k, x, closed[method])
+        out[f"{method}.gain"] = k.fro2(closed[method] @ x.Si)
+        out[f"{method}.curve"] = np.stack([risks.risk_in(k, x, k.mat(F)) for F in fits[method]], axis=1)
+        out[f"{method}.trained"] = risks.risk_out(k, x, ends[method])
+        out[f"{method}.movement"] = k.fro2(ends[method] @ x.Si)
+    for t in (0, 1):
+        y = batch.instance(k, alignment=float(t))
+        out[f"gap.{t}"] = risks.risk_out(k, y, ends["S2FT"]) - risks.risk_out(k, y, ends["LoRA"])
+    out["crossover"] = risks.crossover_alignment(k, x, closed["S2FT"], closed["LoRA"])
+    out["sides"] = np.stack(risks.crossover_sides(k, x, s), axis=1)
+    R = task.residual_rank
+    unreached = min(task.q, task.p) if task.unreachable else R
+    for bound in risks.bounds(
+        k,
+        x,
+        s,
+        rank_D=unreached,
+        rank_M=R,
+        covariate_shift=task.covariate_shift > 0,
+        realisable=task.realisable,
+    ):
+        sign = "" if bound.upper else "-"
+        out[f"bound{sign}.{bound.claim}|{bound.form}"] = np.stack([bound.value, bound.limit], axis=1)
+    return out
+
+
+def finite(block: Block) -> dict[str, Array]:
+    """Risks after training on n samples: observed and, where theory has them, predicted means.
+
+    `METHOD.in`, `METHOD.out` observed; `METHOD.in.mean`, `METHOD.out.mean` predicted seed by seed: exact for S2FT
+    and full tuning, leading order in 1/n for LoRA in distribution. With steps in the run, gradient descent's
+    outcome stands in place of the closed form on the samples.
+    """
+    task, n, k = block.task, block.samples, Floats()
+    rng = parallel.stream(block.run.seed, block.part, block.index)
+    batch = networks.draw(task, rng, block.size)
+    Sxx, Syx = networks.moments(batch, rng, n)
+    x = batch.instance(k)
+    s = setting.quantities(k, x)
+    if block.run.steps:
+        fits = {m: k.mat(F[-1]) for m, F in trained(batch, Sxx, Syx, block.run, rng).items()}
+    else:
+        y = risks.empirical(k, x, k.mat(Sxx), k.mat(Syx))
+        sample = setting.quantities(k, y)
+        fits = {method: fit(k, y, sample) for method, fit in risks.FITS.items()}
+    rank_A = min(task.widths[: task.tuned])
+    out: dict[str, Array] = {}
+    for method, fit in risks.FITS.items():
+        F = fit(k, x, s)
+        out[f"{method}.in"] = risks.risk_in(k, x, fits[method])
+        out[f"{method}.out"] = risks.risk_out(k, x, fits[method])
+        if method == "LoRA" and task.rank <= task.residual_rank:
+            leading = risks.variance_lora_leading(k, x, s, task.rank, task.residual_rank, rank_A)
+            out["LoRA.in.mean"] = risks.risk_in(k, x, F) + leading / n
+        elif method != "LoRA" and n > rank_A + 1:
+            reach = s.PS if method == "S2FT" else s.P
+            inside, outside = risks.variance_linear(k, x, s, reach, n, rank_A)
+            out[f"{method}.in.mean"] = risks.risk_in(k, x, F) + inside
+            out[f"{method}.out.mean"] = risks.risk_out(k, x, F) + outside
+    return out
+
+
+def compute(function: Any, run: Run, task: Task, part: int, samples: int = 0) -> dict[str, Array]:
+    """Run one part over all its seeds."""
+    return parallel.joined(parallel.run(function, blocks(run, task, part, samples), run.jobs))
+
+
+def phase(run: Run, task: Task, shares: list[float], alignments: list[float], part: int) -> dict[str, Any]:
+    """The phase diagram: mean of E_o(S2FT) - E_o(LoRA) over alignment t and ratio of the gains.
+
+    The ratio is moved by the share of the residual on the selected channels; rank and selection stay.
+    """
+    rows = []
+    for i, share in enumerate(shares):
+        got = compute(population, run, replace(task, on_selected=share, selection="random"), part + i)
+        difference = got["S2FT.gain"] - got["LoRA.gain"]
+        gaps = [(1 - t) * got["gap.0"] + t * got["gap.1"] for t in alignments]
+        rows.append(
+            {
+                "ratio": float(got["S2FT.gain"].mean() / got["LoRA.gain"].mean()),
+                "difference": difference,
+                "gaps": gaps,
+                "predicted": [risks.mean_gap(t, got["S2FT.gain"], got["LoRA.gain"]) for t in alignments],
+            }
+        )
+    rows.sort(key=lambda row: row["ratio"])
+    return {"alignments": alignments, "rows": rows}
