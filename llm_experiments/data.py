@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 
@@ -45,7 +45,7 @@ class Example:
     answer: str | None = None
     score: float | None = None
 
-    @property
+    @cached_property
     def uid(self) -> str:
         """Hash of the normalised text (hexadecimal); duplicates share it."""
         normal = " ".join(self.text.lower().split())
