@@ -59,10 +59,47 @@ def root_lipschitz(k: Words, A: Mat, B: Mat, low: Any, above: str, psd: str) -> 
     B^2 - A^2 = B E + E A with E = B - A; at a unit eigenvector v of E for the eigenvalue +-|E| the form
     v'(B E + E A)v is +-|E| (v'Bv + v'Av), of size at least low |E|.
     """
-    givens = dict(k.givens)
-    for name, S in ((above, A - low * k.eye(A.shape[0])), (psd, B)):
-        relation = givens.get(name)
-        if relation is None or relation.op != "psd" or k.normal(relation.args[0] - S).data:
-            msg = f"the hypothesis {name!r} does not say that the matrix needed is psd"
-            raise ProofFails(msg)
+    _require_psd(k, above, A - low * k.eye(A.shape[0]))
+    _require_psd(k, psd, B)
     return NonNegative(k.op(B @ B - A @ A) - low * k.op(B - A), "roots: |B - A| low <= |B^2 - A^2|", _EARNED)
+
+
+def top_share(k: Words, A: Mat, r: Any, p: Any) -> NonNegative:
+    """p |SVD_r(A)|_F^2 - r |A|_F^2 for p = min(rows, columns) and 0 <= r <= p (static sizes).
+
+    The r largest of p squares s_1^2 >= ... >= s_p^2 hold at least the share r / p of their sum.
+    """
+    best = k.svd_r(A, r, f"top {len(k._known)}")
+    value = k.number(str(p)) * k.fro2(best) - k.number(str(r)) * k.fro2(A)
+    return NonNegative(value, "the top r of p squares hold their share", _EARNED)
+
+
+def relative_roots(k: Words, X: Mat, Y: Mat, w: Any, below: str, above: str, psd: tuple[str, str]) -> NonNegative:
+    """w |X| - |Y - X| when hypotheses say (1 - w)^2 X^2 <= Y^2 <= (1 + w)^2 X^2, X, Y psd and 0 <= w <= 1.
+
+    The square root keeps the order of psd matrices (Loewner, Heinz), so -w X <= Y - X <= w X.
+
+    Args:
+        k: The kit.
+        X: The reference.
+        Y: The perturbed matrix.
+        w: The relative size of the perturbation.
+        below: Name of the hypothesis that Y^2 - (1 - w)^2 X^2 is psd; "0 <= w" and "w <= 1" must be named so.
+        above: Name of the hypothesis that (1 + w)^2 X^2 - Y^2 is psd.
+        psd: Names of the hypotheses that X and that Y is psd.
+    """
+    k.hypothesis("0 <= w"), k.hypothesis("w <= 1")
+    shrunk, grown = (1 - w) * (1 - w), (1 + w) * (1 + w)
+    _require_psd(k, below, Y @ Y - shrunk * (X @ X))
+    _require_psd(k, above, grown * (X @ X) - Y @ Y)
+    _require_psd(k, psd[0], X)
+    _require_psd(k, psd[1], Y)
+    return NonNegative(w * k.op(X) - k.op(Y - X), "square roots keep the order of psd matrices", _EARNED)
+
+
+def _require_psd(k: Words, name: str, S: Mat) -> None:
+    """The hypothesis of that name says that S is psd."""
+    relation = dict(k.givens).get(name)
+    if relation is None or relation.op != "psd" or k.normal(relation.args[0] - S).data:
+        msg = f"the hypothesis {name!r} does not say that the matrix needed is psd"
+        raise ProofFails(msg)
