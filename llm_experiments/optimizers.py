@@ -145,3 +145,77 @@ def forget(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter])
     """Drops the optimizer's state (moments, step counts) of parameters, as if they were new."""
     for parameter in parameters:
         optimizer.state.pop(parameter, None)
+
+
+class GaLoreAdamW(torch.optim.Optimizer):
+    """AdamW whose moments live in a low-rank image of the gradient.
+
+    For a weight `W` (n x m, n <= m) the gradient `G` is seen through `P' G` with `P` (n x r) the top left
+    singular vectors of the gradient at every `gap`-th step (the top right ones, from the other side, if
+    n > m); Adam runs on `P' G` and the step is `scale P N`. Other parameters take AdamW's steps. The moments
+    are kept when `P` changes. The full gradient and the workspace of the SVD exist at every such step: they
+    belong to the method's memory.
+
+    Source: Zhao et al., GaLore (arXiv:2403.03507), Algorithm 2.
+
+    Args:
+        params: groups; the key `rank` (0 for plain AdamW) says which weights are projected.
+        lr: learning rate.
+        betas: decay rates of the moments.
+        eps: added to the root of the second moment.
+        weight_decay: decoupled decay.
+        gap: steps between two projections.
+        scale: factor of the projected step.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        gap: int = 200,
+        scale: float = 0.25,
+    ) -> None:
+        if gap < 1:
+            msg = f"gap must be at least 1 step; got {gap}"
+            raise ValueError(msg)
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, {**defaults, "gap": gap, "scale": scale, "rank": 0})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step; a closure is evaluated first, as in every optimizer."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, group)
+        return loss
+
+    def _update(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
+        state, gradient = self.state[parameter], parameter.grad
+        step = state.get("step", 0)
+        left, project = parameter.shape[0] <= parameter.shape[-1], group["rank"] and parameter.dim() == 2
+        if project:
+            if step % group["gap"] == 0:
+                U, _, Vh = torch.linalg.svd(gradient.float(), full_matrices=False)
+                rank = group["rank"]
+                state["P"] = (U[:, :rank] if left else Vh[:rank].T).to(gradient.dtype).contiguous()
+            P = state["P"]
+            gradient = P.T @ gradient if left else gradient @ P
+        if not step:
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
+        state["step"] = step + 1
+        beta1, beta2 = group["betas"]
+        state["exp_avg"].lerp_(gradient, 1 - beta1)
+        state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        root = (state["exp_avg_sq"] / (1 - beta2 ** (step + 1))).sqrt() + group["eps"]
+        update = state["exp_avg"] / (1 - beta1 ** (step + 1)) / root
+        if project:
+            update = group["scale"] * (state["P"] @ update if left else update @ state["P"].T)
+        parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])

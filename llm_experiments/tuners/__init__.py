@@ -2,5 +2,6 @@
 
 from llm_experiments.tuners.cla import ClaConfig
 from llm_experiments.tuners.s2ft import S2FTConfig
+from llm_experiments.tuners.spft import SpftConfig
 
-__all__ = ["ClaConfig", "S2FTConfig"]
+__all__ = ["ClaConfig", "S2FTConfig", "SpftConfig"]

@@ -81,6 +81,10 @@ class Slice:
             msg = f"channels of {name} must lie in 0..{size - 1}; got {low}..{high}"
             raise ValueError(msg)
 
+    def overlaps(self, other: Slice) -> bool:
+        """Whether the two share an entry of the weight."""
+        return self.axis != other.axis or not set(self.positions).isdisjoint(other.positions)
+
     def index(self, device: torch.device) -> Tensor:
         """The channels as an index tensor."""
         return torch.tensor(self.positions, dtype=torch.long, device=device)
@@ -329,15 +333,12 @@ class SliceLayer(nn.Module, BaseTunerLayer):
                 raise ValueError(msg)
         self.lift()
         weight = self.base_layer.weight.data
-        taken = {(self.slices[n].axis, p) for n in self.merged_adapters for p in self.slices[n].positions}
-        axes = {self.slices[n].axis for n in [*self.merged_adapters, *names]}
         for name in names:
             where = self.slices[name]
-            if len(axes) == 1 and taken.isdisjoint((where.axis, p) for p in where.positions):
-                where.write(weight, self.current(name))
-            else:
+            if any(where.overlaps(self.slices[other]) for other in self.merged_adapters):
                 where.add(weight, self.change(name).detach())
-            taken.update((where.axis, p) for p in where.positions)
+            else:
+                where.write(weight, self.current(name))
             self.merged_adapters.append(name)
 
     def unmerge(self) -> None:
@@ -359,8 +360,7 @@ class SliceLayer(nn.Module, BaseTunerLayer):
 
     def forward(self, x: Tensor, *args, **kwargs) -> Tensor:  # type: ignore[no-untyped-def]
         """`x W' + bias` (.. x d_in -> .. x d_out), for inputs with any number of leading dimensions."""
-        weight, bias = self.base_layer.weight, self.base_layer.bias
-        if weight.requires_grad:
+        if self.base_layer.weight.requires_grad:
             msg = (
                 f"the base weight of {self.layer_name} must stay frozen: its slice trains; "
                 "found requires_grad=True, set it to False or remove the adapter"
@@ -373,12 +373,15 @@ class SliceLayer(nn.Module, BaseTunerLayer):
         if placed is None:
             y = self.base_layer(x, *args, **kwargs)
         else:
-            where = self.slices[placed]
-            y = _SliceLinear.apply(x, weight, bias, self.values[placed], where.axis, where.start)
+            y = self._inside(x, placed)
         for name in names:
             if name != placed:
                 y = self._beside(x, y, name)
         return y
+
+    def _inside(self, x: Tensor, name: str) -> Tensor:
+        where, base = self.slices[name], self.base_layer
+        return _SliceLinear.apply(x, base.weight, base.bias, self.values[name], where.axis, where.start)
 
     def _beside(self, x: Tensor, y: Tensor, name: str) -> Tensor:
         change, index = self.change(name), self.positions[name]
@@ -402,3 +405,12 @@ def refuse_tied_weights(model: nn.Module, names: list[str]) -> None:
         if len(shared) > 1:
             msg = f"the weight of {name} must not be shared, its slice trains in place; it is also {shared}"
             raise ValueError(msg)
+
+
+def unplace(model: nn.Module) -> None:
+    """Restores every pretrained weight of a model bit for bit, for good: nothing is merged or in place."""
+    for layer in model.modules():
+        if isinstance(layer, SliceLayer):
+            if layer.merged:
+                layer.unmerge()
+            layer.lift()

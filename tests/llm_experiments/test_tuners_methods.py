@@ -26,8 +26,16 @@ REFUSED = {
 # Where a property cannot hold, and why.
 STARTS_ELSEWHERE = {"prefix": "random virtual tokens take part in the attention from the start"}
 DISABLED_IS_NOT_BASE = {"pissa": "the frozen weight is what the top singular triples leave of it"}
+for _chain in ("cola", "rac_lora"):
+    DISABLED_IS_NOT_BASE[_chain] = "finished links are merged into the frozen weight"
+RELOADS_TO_ROUNDING = {
+    "cola": "finished links are added up in one product, not one after the other",
+    "rac_lora": "the same",
+}
 NO_CHECKPOINTING = {"prefix": "the recomputed layer meets the cached keys a second time"}
+# Chains and turns come round within the few steps of a test.
 CHAINS = {name: {"every": 2} for name in methods.names() if "chain" in methods.get(name).schedule}
+CHAINS |= {"lisa": {"every": 2}, "galore": {"gap": 3, "rank": 4}}
 # Bounds on |difference of logits| in float32, logits of order 1: sums in another order, or a change that is
 # rounded when it is added to the weights.
 ROUNDING = 3e-6
@@ -171,7 +179,8 @@ def test_saved_numbers_load_on_the_pretrained_model(case, trained, apply, tmp_pa
         again, _, _ = apply(*case)
         again.load(tmp_path)
         reloaded = again.model
-    torch.testing.assert_close(logits(reloaded, batch), after, rtol=0, atol=0)
+    atol = ROUNDING if case[0] in RELOADS_TO_ROUNDING else 0
+    torch.testing.assert_close(logits(reloaded, batch), after, rtol=0, atol=atol)
 
 
 def test_interrupted_training_goes_on_bit_for_bit(case, apply):

@@ -17,7 +17,7 @@ from torch import nn
 from llm_experiments.tuners.architectures import block_linears, linear
 from llm_experiments.tuners.cla.config import ClaConfig
 from llm_experiments.tuners.cla.layer import ClaFactorLayer, ClaInPlaceLayer, ClaLayer
-from llm_experiments.tuners.slices import COLUMNS, Slice, refuse_tied_weights
+from llm_experiments.tuners.slices import COLUMNS, Slice, refuse_tied_weights, unplace
 
 LAYERS: dict[str, type[ClaLayer]] = {"in_place": ClaInPlaceLayer, "factor": ClaFactorLayer}
 
@@ -148,11 +148,7 @@ class ClaModel(BaseTuner):
 
     def _unload_and_optionally_merge(self, merge: bool = True, **kwargs: Any) -> nn.Module:
         if not merge:
-            for layer in self.model.modules():
-                if isinstance(layer, ClaLayer):
-                    if layer.merged:
-                        layer.unmerge()
-                    layer.lift()
+            unplace(self.model)
         return super()._unload_and_optionally_merge(merge=merge, **kwargs)
 
 

@@ -12,7 +12,7 @@ from llm_experiments.tuners.permutation import channel_index, contiguous_order, 
 from llm_experiments.tuners.s2ft.config import S2FTConfig
 from llm_experiments.tuners.s2ft.layer import S2FTLayer
 from llm_experiments.tuners.s2ft.selection import select, targeted_structures
-from llm_experiments.tuners.slices import COLUMNS, ROWS, Slice, refuse_tied_weights
+from llm_experiments.tuners.slices import COLUMNS, ROWS, Slice, refuse_tied_weights, unplace
 
 
 def default_targets(model: nn.Module, config: S2FTConfig) -> str:
@@ -111,11 +111,7 @@ class S2FTModel(BaseTuner):
 
     def _unload_and_optionally_merge(self, merge: bool = True, **kwargs: Any) -> nn.Module:
         if not merge:
-            for module in self.model.modules():
-                if isinstance(module, S2FTLayer):
-                    if module.merged:
-                        module.unmerge()
-                    module.lift()
+            unplace(self.model)
         model = super()._unload_and_optionally_merge(merge=merge, **kwargs)
         for structure in structures(model):
             order = self.orders.pop(structure.name, None)
