@@ -125,6 +125,22 @@ def of_rank(F: Mat, G: Mat) -> Mat:
     return F @ G
 
 
+def smooth_quadratic(k: Kit, C: Mat) -> Mat:
+    """C C' / (1 + |C|_F^2): symmetric with 0 <= S <= I, the Hessian of a convex quadratic with smoothness 1."""
+    S = gram(C)
+    return (1 / (1 + k.tr(S))) * S
+
+
+def realisable(A: Mat, Z: Mat) -> Mat:
+    """A Z, a right side for which A X = Y has a solution."""
+    return A @ Z
+
+
+def aligned(A: Mat, Z: Mat) -> Mat:
+    """A Z A', whose row and column spaces lie in the column space of A."""
+    return A @ Z @ A.T
+
+
 def unit_interval(k: Kit, g: Any) -> Any:
     """g^2 / (1 + g^2), a number in [0, 1)."""
     return k.sq(g) / (1 + k.sq(g))

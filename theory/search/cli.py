@@ -1,0 +1,195 @@
+"""The commands of the search: `falsify`, `new` and `bench`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+INTERRUPTED = 3
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the theory's command line."""
+    app.command("falsify")(falsify)
+    app.command("new")(new)
+    app.command("bench")(bench)
+
+
+def _fail(message: str) -> typer.Exit:
+    print(message, file=sys.stderr)
+    return typer.Exit(2)
+
+
+def falsify(
+    file: Annotated[
+        Path, typer.Argument(help="A claim file: with CLAIM, or with DIMS, free, build, statement.")
+    ],
+    budget: Annotated[int, typer.Option(min=1, help="Evaluations allowed (a count).")] = 200_000,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same outcome, for any number of jobs.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Worker processes.")] = max(1, min(2, os.cpu_count() or 1)),
+    reading: Annotated[
+        str | None, typer.Option(help="Search only statements whose name contains this.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--out", help="Write the report as JSON to this file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look for a counterexample; shrink and certify it, or say how hard it was looked.
+
+    Exit status 0: nothing found; 1: a counterexample; 2: bad input; 3: interrupted, partial result printed.
+    """
+    from theory.search.engine import falsify as search
+    from theory.search.loader import BadFile, load
+
+    try:
+        targets = load(file)
+    except BadFile as error:
+        raise _fail(str(error)) from None
+    chosen = [t for t in targets if reading is None or reading in t.name]
+    if not chosen:
+        raise _fail(
+            f"{file.name}: no statement named like {reading!r}; there are {[t.name for t in targets]}"
+        )
+    console = Console(soft_wrap=True, highlight=False, stderr=as_json)
+    reports: dict[str, Any] = {}
+    status = 0
+    for target in chosen:
+        with console.status(f"searching {target.name}") as bar:
+
+            def progress(part: Any, bar: Any = bar, name: str = target.name) -> None:
+                bar.update(f"searching {name}: {part.stage} at {_sizes(part.sizes)}")
+
+            report = search(
+                target.statement,
+                target.setting,
+                budget=budget,
+                seed=seed,
+                jobs=jobs,
+                progress=progress if sys.stderr.isatty() else None,
+            )
+        reports[target.name] = report.to_json()
+        if not as_json:
+            _print(console, target.name, report)
+        status = max(status, 1 if report.found else 0)
+        if report.interrupted:
+            status = INTERRUPTED
+            break
+    text = json.dumps(reports if len(chosen) > 1 else next(iter(reports.values())), indent=1)
+    if output is not None:
+        try:
+            output.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise _fail(f"{output}: {error.strerror}; give a file that can be written") from None
+    if as_json:
+        print(text)
+    raise typer.Exit(status)
+
+
+def _sizes(sizes: dict[str, Any]) -> str:
+    return ", ".join(f"{n} = {v}" for n, v in sizes.items()) or "its only sizes"
+
+
+def _print(console: Console, name: str, report: Any) -> None:
+    """The report as a person reads it."""
+    if report.found:
+        found = report.found
+        console.print(
+            f"{name}: [red]refuted[/red] by {found['stage']} at {_sizes(found['sizes'])}", markup=True
+        )
+        for part, value in found["instance"].items():
+            console.print(f"  {part} = {_shown(value)}", markup=False)
+        for label, rows in found["witnesses"].items():
+            console.print(f"  {label} = {_shown(rows)}  (witness)", markup=False)
+        for conclusion in found["breaks"]:
+            console.print(f"  breaks: {conclusion}", markup=False)
+        for conclusion, (left, right) in found["sides"].items():
+            console.print(f"  sides of {conclusion}: {left} and {right}", markup=False)
+        if found.get("open") is False:
+            extra = found.get("open_instance")
+            shown = "; ".join(f"{n} = {_shown(v)}" for n, v in extra.items()) if extra else "none was found"
+            console.print(
+                f"  small perturbations of it are no counterexamples; one that survives them: {shown}",
+                markup=False,
+            )
+    else:
+        console.print(f"{name}: no counterexample in {report.evaluations} evaluations", markup=False)
+    best = report.best
+    if best:
+        console.print(
+            f"  largest left/right ratio, exact: {best['ratio']} ({best['conclusion']}; {best['stage']} at "
+            f"{_sizes(best['sizes'])})",
+            markup=False,
+        )
+    totals: dict[str, list[int]] = {}
+    for stage in report.stages:
+        row = totals.setdefault(stage.stage, [0, 0, 0])
+        for i, value in enumerate((stage.tried, stage.exact, stage.uncertified)):
+            row[i] += value
+        if stage.answer:
+            console.print(
+                f"  {stage.stage} at {_sizes(stage.sizes)}: the solver answers {stage.answer}", markup=False
+            )
+    for stage_name, (tried, exact, uncertified) in totals.items():
+        doubtful = f", {uncertified} points looked broken in floats only" if uncertified else ""
+        console.print(f"  {stage_name}: {tried} tried, {exact} decided exactly{doubtful}", markup=False)
+    reasons = sorted({r for s in report.stages for r in s.reasons})
+    for reason in reasons[:6]:
+        console.print(f"  could not be used somewhere: {reason}", markup=False)
+    for error, count in report.errors.items():
+        console.print(f"  [red]fault[/red] of the statement, {count} times:", error, markup=True)
+    if report.classes["never_hit"] and not report.found:
+        console.print(
+            "  never hit (excluded or missed): " + "; ".join(report.classes["never_hit"]), markup=False
+        )
+    for line in report.trend:
+        values = ", ".join(f"{p['value']}: {p['about']:.4f}" for p in line["points"])
+        word = "still growing" if line["growing"] else "standing still"
+        console.print(f"  ratio along {line['size']} ({word}): {values}", markup=False)
+    console.print(f"  {report.seconds:.1f} s", markup=False)
+    if report.interrupted:
+        console.print("  interrupted; this is what was known", markup=False)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return "[" + "; ".join(" ".join(str(v) for v in row) for row in value) + "]"
+    return str(value)
+
+
+def new(
+    file: Annotated[Path, typer.Argument(help="The claim file to write; must not exist yet.")],
+) -> None:
+    """Write a commented claim file to start from."""
+    from theory.search import template
+
+    if file.suffix != ".py":
+        raise _fail(f"{file}: a claim file is a Python file; give a name that ends in .py")
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(template.text(file.name))
+    except FileExistsError:
+        raise _fail(f"{file}: exists already; give another name") from None
+    except OSError as error:
+        raise _fail(f"{file}: {error.strerror}; give a file that can be written") from None
+    print(f"wrote {file}; now: python -m theory falsify {file}")
+
+
+def bench(
+    as_json: AsJson = False,
+    write: Annotated[bool, typer.Option(help="Write the record bench/theory.")] = True,
+) -> None:
+    """Measure, as ratios in one run: batches against loops, exact libraries, the stages of a search."""
+    from theory.search import bench as measures
+
+    record = measures.run()
+    if write:
+        measures.store(record)
+    print(json.dumps(record, indent=1) if as_json else measures.text(record))
