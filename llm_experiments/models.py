@@ -4,7 +4,7 @@
 |---|---|---|
 | tiny_llama, tiny_llama_gqa, tiny_bert | random weights, seconds in tests | a config object |
 | minilm | all-MiniLM-L6-v2, real weights; default on a CPU | fetched package |
-| smollm2 | SmolLM2-135M, dequantised from Q4_1; default on a GPU | fetched package, converted once by `prepare` |
+| smollm2 | SmolLM2-135M, dequantised from Q4_1; default on a GPU | fetched package, converted |
 | a path | a transformers folder of the Llama or BERT family, or a GGUF file | yours |
 
 Encoders come without pooler and head (`train.py` adds mean pooling and one linear layer); decoders with their
@@ -195,7 +195,7 @@ def load_folder(folder: Path, label: str, source: str, dtype: torch.dtype) -> Lo
         kind = "decoder"
         model = _weights(AutoModelForCausalLM, folder, config, dtype)
     else:
-        message = f"{folder.name} is a {architecture} of family {config.model_type}; give a BERT or a ...ForCausalLM"
+        message = f"{folder.name} is a {architecture} ({config.model_type}); give a BERT or a ...ForCausalLM"
         raise ModelError(message)
     provenance = {"source": source, "weights_sha256": weights_digest(folder), "dtype": _name(dtype)}
     return Loaded(model, tokenizer, kind, label, {**provenance, "tokenizer_sha256": tokenizer.digest})
@@ -221,7 +221,8 @@ def _weights(family: Any, folder: Path, config: Any, dtype: torch.dtype, **optio
         message = (
             f"weights in {folder.name} do not fit its config.json ({len(wrong)} tensors, first {wrong[0]})"
         )
-        raise ModelError(f"{message}; save the model again with save_pretrained")
+        message += "; save the model again with save_pretrained"
+        raise ModelError(message)
     return model
 
 
@@ -256,7 +257,7 @@ def smollm2_gguf() -> Path:
 
 
 def smollm2_folder() -> Path:
-    """Where `prepare` puts the converted SmolLM2 (it may not be there yet); another package, another folder."""
+    """Where `prepare` puts the converted SmolLM2 (perhaps not there yet); named after the package's hash."""
     return cache_folder("models", f"smollm2-{assets.locked()['smollm2'].sha256[:12]}")
 
 

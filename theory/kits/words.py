@@ -436,7 +436,9 @@ class Words(Kit):
         return Poly.gen(Root(tuple(sorted(p.terms.items(), key=repr))))
 
     def op(self, A: Mat) -> Any:
-        return Poly.gen(self._key("op", self.normal(A)))
+        A = self.normal(A)
+        sign = min(A.data.items(), default=((), Poly.of(1)))[1].terms.get((), Fraction(0))
+        return Poly.gen(self._key("op", self.scale(-1, A) if sign < 0 else A))  # |-A| = |A|
 
     def sv(self, A: Mat, i: Any) -> Any:
         return Poly.gen(self._key("sv", self.normal(A), str(i)))
