@@ -105,6 +105,7 @@ def root_rules(k: Kit, x: Instance) -> None:
     k.claim("the other three", k.eq(k.pinv(seen) @ seen @ k.pinv(seen), k.pinv(seen)))
     k.claim("symmetric", k.sym(k.pinv(seen) @ seen))
     k.claim("(R^2)^+ = (R^+)^2", k.eq(k.pinv(R @ R), k.pinv(R) @ k.pinv(R)))
+    k.claim("Z'^+ = Z^+'", k.eq(k.pinv(x.Z.T), k.pinv(x.Z).T))
     k.claim("Z Z^+ = P", k.eq(x.Z @ k.pinv(x.Z), k.proj(x.Z)))
 
 
@@ -116,7 +117,7 @@ def test_the_rules_of_roots_and_projectors_hold_for_words_and_for_numbers() -> N
         k.given("S psd", k.psd(x.S))
         root_rules(k, x)
 
-    assert len(k.prove(stated, Instance(Z=k.letter("Z", "m", "n"), S=S), None)) == 6
+    assert len(k.prove(stated, Instance(Z=k.letter("Z", "m", "n"), S=S), None)) == 7
 
     rng, f = np.random.default_rng(0), Floats()
     C = rng.standard_normal((BATCH, 3, 3))
