@@ -160,6 +160,8 @@ class Run:
                 loss=self.calibration_loss,
                 **settings.options,
             )
+        if settings.cached_lower:
+            _name_targets(self.tuned.model)
         self.learner.network = self.tuned.model
         self.optimizer = self.tuned.optimizer(lr=settings.lr, weight_decay=settings.weight_decay)
         self.optimizers = [self.optimizer]
@@ -345,6 +347,17 @@ class Run:
             save_file(head, self.folder / "head.safetensors")
         for name, found in self.final.splits.items():
             np.savez(self.folder / f"predictions-{name}.npz", **found.each)
+
+
+def _name_targets(network: nn.Module) -> None:
+    """Put the full names of the adapted layers into peft's configuration.
+
+    By short names ("query") a saved adapter would ask for parts in the lower layers too when it is loaded on
+    the complete model.
+    """
+    for config in getattr(network, "peft_config", {}).values():
+        if getattr(network.base_model, "targeted_module_names", None):
+            config.target_modules = set(network.base_model.targeted_module_names)
 
 
 def _counted(batch: Batch) -> int:

@@ -13,7 +13,12 @@ from llm_experiments.tasks import TASKS, bbc_fewshot, chain_sum, gsm_symbolic, s
 from llm_experiments.text import ByteTokenizer
 from sims import assets
 
-NEEDED = {"sentiment": ["snippets"], "bbc_fewshot": ["bbc"], "gsm_symbolic": ["reasoning-gym"], "chain_sum": []}
+NEEDED = {
+    "sentiment": ["snippets"],
+    "bbc_fewshot": ["bbc"],
+    "gsm_symbolic": ["reasoning-gym"],
+    "chain_sum": [],
+}
 
 
 @pytest.fixture(params=list(TASKS))
@@ -116,7 +121,14 @@ def test_gsm_templates_are_split_and_solved():
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("so 3 apples", "3"), ("1,200 is it", "1200"), ("#### 7.50", "7.50"), ("2.0", "2"), ("-4", "-4"), ("", None)],
+    [
+        ("so 3 apples", "3"),
+        ("1,200 is it", "1200"),
+        ("#### 7.50", "7.50"),
+        ("2.0", "2"),
+        ("-4", "-4"),
+        ("", None),
+    ],
 )
 def test_the_last_number_is_found(text, number):
     assert gsm_symbolic.last_number(text) == number

@@ -91,7 +91,9 @@ def test_a_folder_whose_weights_do_not_fit_is_refused(tmp_path):
     from safetensors.torch import load_file, save_file
 
     models.load("tiny_llama").model.save_pretrained(tmp_path)
-    (tmp_path / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}}')
+    (tmp_path / "tokenizer.json").write_text(
+        '{"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}}'
+    )
     weights = load_file(tmp_path / "model.safetensors")
     weights.pop("model.norm.weight")
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
@@ -175,7 +177,10 @@ def test_blocks_are_decoded_as_their_definition_says(tmp_path):
     assert np.array_equal(file.tensor("q8_0")[0], 0.25 * bytes_.astype(np.float32))
     assert np.array_equal(file.tensor("f32"), plain.reshape(4, 8))
     assert np.array_equal(file.tensor("f16"), plain.astype(np.float16).astype(np.float32))
-    assert np.array_equal(file.tensor("bf16"), torch.from_numpy(plain).view(torch.int32).bitwise_and(-65536).view(torch.float32).numpy())
+    assert np.array_equal(
+        file.tensor("bf16"),
+        torch.from_numpy(plain).view(torch.int32).bitwise_and(-65536).view(torch.float32).numpy(),
+    )
 
 
 def test_the_numpy_decoder_agrees_with_the_gguf_package(tmp_path):
@@ -183,7 +188,9 @@ def test_the_numpy_decoder_agrees_with_the_gguf_package(tmp_path):
     kinds = [gguf.GGMLQuantizationType[name] for name in ("Q4_0", "Q4_1", "Q8_0")]
     weight = np.random.default_rng(1).standard_normal((6, 64)).astype(np.float32)
     raw = [gguf.quantize(weight, kind) for kind in kinds]
-    tensors = [(kind.name, weight.shape, int(kind), block.tobytes()) for kind, block in zip(kinds, raw, strict=True)]
+    tensors = [
+        (kind.name, weight.shape, int(kind), block.tobytes()) for kind, block in zip(kinds, raw, strict=True)
+    ]
     write_gguf(tmp_path / "a.gguf", [], tensors)
     file = gguf_decode.GGUFFile(tmp_path / "a.gguf")
     for kind, block in zip(kinds, raw, strict=True):
@@ -196,7 +203,11 @@ def llama_gguf(path):
 
     tokens = ["<end>", "a", "b", "ab", *map(str, range(10))]
     config = models.tiny_llama_config(
-        vocab_size=len(tokens), num_key_value_heads=2, tie_word_embeddings=True, pad_token_id=0, eos_token_id=0
+        vocab_size=len(tokens),
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        eos_token_id=0,
     )
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**config.to_dict())).eval()
@@ -221,7 +232,11 @@ def llama_gguf(path):
     ]
     names = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v"}
     names |= {"self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up"}
-    names |= {"mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+    names |= {
+        "mlp.down_proj": "ffn_down",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+    }
     tensors = []
     for name, tensor in model.state_dict().items():
         value, short = tensor.numpy(), name
