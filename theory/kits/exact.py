@@ -264,6 +264,15 @@ class Exact(Kit):
         return self.is_zero(S - S.T) and self.inertia(S)[1] == 0
 
     # -- spectra: enclosures refined by inertia counts, exact against rationals ------------------------------
+    def _counter(self, S: Mat) -> Callable[[Fraction], tuple[int, int]]:
+        """c -> how many eigenvalues of S lie above c, and how many are equal to it."""
+
+        def count(c: Fraction) -> tuple[int, int]:
+            positive, _, zero = self.inertia(S - c * self.eye(S.shape[0]))
+            return positive, zero
+
+        return count
+
     def eig(self, S: Mat, i: int) -> Any:
         n, rows = S.shape[0], self._rational(S, "eigenvalues")
         if not 1 <= i <= n:
@@ -273,8 +282,10 @@ class Exact(Kit):
             msg = "eigenvalues are asked of a matrix that is not symmetric"
             raise ValueError(msg)
 
+        count = self._counter(S)
+
         def compare(c: Fraction) -> int:
-            positive, _, zero = self.inertia(S - c * self.eye(n))
+            positive, zero = count(c)
             return 1 if positive >= i else (0 if positive + zero >= i else -1)
 
         reach = Fraction(int(max(sum(abs(v) for v in r) for r in rows)) + 2)

@@ -6,11 +6,12 @@ the trusted kit on `Fraction`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
-from flint import fmpq, fmpq_mat
+from flint import fmpq, fmpq_mat, fmpq_poly
 
 from theory.kits.exact import Exact, Rows
 from theory.kits.reals import Real
@@ -33,6 +34,13 @@ def to_fmpq(value: Any) -> Any:
 def to_fraction(value: Any) -> Fraction:
     """An `fmpq` as `Fraction`."""
     return Fraction(int(value.p), int(value.q))
+
+
+def _signs(coefficients: Sequence[Any]) -> tuple[int, int]:
+    """How many roots are zero and how many positive, for a polynomial with real roots only (low degree first)."""
+    zero = next(i for i, c in enumerate(coefficients) if c != 0)
+    signs = [c > 0 for c in coefficients[zero:] if c != 0]
+    return zero, sum(a != b for a, b in pairwise(signs))
 
 
 class Flint(Exact):
@@ -91,6 +99,23 @@ class Flint(Exact):
         reduced, rank = A.data.rref()
         rows = self.data(Mat(self, reduced, A.shape))[:rank]
         return rows, [next(j for j, v in enumerate(row) if v) for row in rows]
+
+    def inertia(self, S: Mat) -> tuple[int, int, int]:
+        """(positive, negative, zero) eigenvalue counts of a symmetric matrix, from its characteristic polynomial.
+
+        All its roots are real, so Descartes' rule of signs counts the positive ones exactly.
+        """
+        zero, positive = _signs(S.data.charpoly().coeffs())
+        return positive, S.shape[0] - zero - positive, zero
+
+    def _counter(self, S: Mat) -> Callable[[Fraction], tuple[int, int]]:
+        p = S.data.charpoly()
+
+        def count(c: Fraction) -> tuple[int, int]:
+            zero, positive = _signs(p(fmpq_poly([to_fmpq(c), 1])).coeffs())
+            return positive, zero
+
+        return count
 
     def inv(self, A: Mat) -> Mat:
         return Mat(self, A.data.inv(), A.shape)
