@@ -88,7 +88,9 @@ def relative_roots(k: Words, X: Mat, Y: Mat, w: Any, below: str, above: str, psd
         above: Name of the hypothesis that (1 + w)^2 X^2 - Y^2 is psd.
         psd: Names of the hypotheses that X and that Y is psd.
     """
-    k.hypothesis("0 <= w"), k.hypothesis("w <= 1")
+    if (k.hypothesis("0 <= w").value - w).terms or (k.hypothesis("w <= 1").value - (1 - w)).terms:
+        msg = "the hypotheses '0 <= w' and 'w <= 1' speak of another number"
+        raise ProofFails(msg)
     shrunk, grown = (1 - w) * (1 - w), (1 + w) * (1 + w)
     _require_psd(k, below, Y @ Y - shrunk * (X @ X))
     _require_psd(k, above, grown * (X @ X) - Y @ Y)
