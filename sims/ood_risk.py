@@ -29,7 +29,7 @@ from sims.networks import BadSetting, Task
 from sims.ood_sections import Run
 from sims.present import BadInput, Parser, guarded, save
 
-AUDIT = [["--quick"], ["--weights", "minilm"]]
+AUDIT = [["--quick"], ["--weights", "minilm"], []]
 
 QUICK_SEEDS, SEEDS = 192, 1024
 HELP = {

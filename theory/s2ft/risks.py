@@ -155,11 +155,12 @@ def bounds(
         rank_D: rank(D Sig_i D').
         rank_M: rank(M).
         covariate_shift: Whether So differs from Si; without it the bounds that assume So = Si are added.
-        realisable: Whether D = P D and D Si = D Si Q; with it Theorem F.8 on LoRA is added.
+        realisable: Whether D = P D and D Si = D Si Q; with it Theorem F.8 is added (its LoRA part as printed
+            only where s, r <= rank_D, as it assumes).
     """
     out = _bias_bounds(k, x, s, rank_D, rank_M) + _shift_bounds(k, x, s, rank_D)
     if not covariate_shift:
-        out += _unshifted_bounds(k, x, s, realisable)
+        out += _unshifted_bounds(k, x, s, rank_D, realisable)
     return out
 
 
@@ -241,7 +242,7 @@ def _shift_bounds(k: Kit, x: Instance, s: Any, rank_D: int, eta: str = "1/2") ->
     ]
 
 
-def _unshifted_bounds(k: Kit, x: Instance, s: Any, realisable: bool) -> list[Bound]:
+def _unshifted_bounds(k: Kit, x: Instance, s: Any, rank_D: int, realisable: bool) -> list[Bound]:
     """F.16, F.8 and the cost of Assumption F.5, for So = Si."""
     low_rank = risk_out(k, x, setting.lora(k, x, s))
     fit = setting.s2ft(k, x, s)
@@ -264,9 +265,10 @@ def _unshifted_bounds(k: Kit, x: Instance, s: Any, realisable: bool) -> list[Bou
         out += [
             Bound("thm_f8_s2ft", "printed, 1 + 3 eps^2", True, sparse, pre + 3 * reached),
             Bound("thm_f8_s2ft", "repaired, 1 + eps^2", True, sparse, pre + reached),
-            Bound("thm_f8_lora", "printed", False, low_rank, k.fro2(X)),
             Bound("thm_f8_lora", "repaired, every r", False, low_rank, any_rank),
         ]
+        if max(len(x.S), x.r) <= rank_D:
+            out.append(Bound("thm_f8_lora", "printed", False, low_rank, k.fro2(X)))
     return out
 
 
