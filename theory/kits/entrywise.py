@@ -76,3 +76,20 @@ def _shared(parts: Sequence[Any], place: int) -> Any:
         return None
     ends = {w[place] for w in words}
     return ends.pop() if len(ends) == 1 else None
+
+
+def opaque(k: Kit, label: str, function: Function, parts: Sequence[Mat], rows: Any, columns: Any) -> Mat:
+    """function(k, *parts), a matrix of rows x columns; in proofs by words an unknown function of its arguments.
+
+    Nothing is known of it but that equal arguments give equal results, so a proof covers softmax, masks and
+    rotations by position at once.
+    """
+    if not isinstance(k, Words):
+        result: Mat = function(k, *parts)
+        return result
+    if k._known.setdefault(("function", label), function) is not function:  # type: ignore[arg-type, comparison-overlap]
+        raise ValueError(f"the label {label!r} stands for two functions")
+    key = ("opaque", label, *(k._key("", k.normal(P)) for P in parts))
+    if key not in k._known:
+        k._known[key] = k.letter(f"{label}[{len(k._known)}]", rows, columns)
+    return k._known[key]
