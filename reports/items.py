@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,30 +51,16 @@ def _claim_items(root: Path) -> Iterator[Item]:
     main = root / "theory" / "__main__.py"
     if not main.exists():
         return
-    listing = "from theory.registry import claim_ids; print(*claim_ids(), sep='\\n')"
+    listing = "from theory.registry import registered; [print(n, e.path) for n, e in registered().items()]"
     done = subprocess.run(
         [sys.executable, "-c", listing], cwd=root, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         msg = f"theory.registry cannot list the claims: {last_line(done.stderr)}; run `python -m theory list`"
         raise RecordError(msg)
-    for name in done.stdout.split():
-        command = ("-m", "theory", "check", name, "--write")
-        yield Item(name, "claims", command, (_claim_file(name, root), main))
-
-
-def _claim_file(name: str, root: Path) -> Path:
-    """Return the file of a claim: the one with its name, else the one of its folder that states its id."""
-    paper, _, claim = name.partition("/")
-    own = root / "theory" / paper / f"{claim}.py"
-    if own.exists():
-        return own
-    stated = re.compile(rf"""["'](?:{re.escape(paper)}/)?{re.escape(claim)}["']""")
-    for file in sorted((root / "theory" / paper).rglob("*.py")):
-        if stated.search(file.read_text(encoding="utf-8")):
-            return file
-    msg = f"claim {name}: no file in theory/{paper}/ states this id; call one {claim}.py"
-    raise RecordError(msg)
+    for line in done.stdout.splitlines():
+        name, _, path = line.partition(" ")
+        yield Item(name, "claims", ("-m", "theory", "check", name, "--write"), (Path(path), main))
 
 
 def _script_items(root: Path) -> Iterator[Item]:

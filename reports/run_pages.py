@@ -7,8 +7,7 @@ from pathlib import Path
 
 from reports import notation, sources
 from reports.claim_pages import link
-from reports.items import checkout
-from reports.store import Record, pretty
+from reports.store import Record, pretty, reports_root
 
 TIERS = ("cpu", "gpu")
 
@@ -58,7 +57,7 @@ def _agreement(table: list[Record]) -> str:
 
 def simulators(records: dict[str, Record], claims: dict[str, Record]) -> list[Record]:
     """Return the simulators with their runs; one that is declared but has no record is shown as not run."""
-    folder = checkout() / "sims"
+    folder = reports_root().parent / "sims"
     declared = [f.stem for f in sorted(folder.glob("*.py")) if sources.literal(f, "AUDIT") is not None]
     groups: dict[str, list[Record]] = {name: [] for name in declared}
     for name in sorted(records):
@@ -91,7 +90,7 @@ def measurements(kind: str, records: dict[str, Record], claims: dict[str, Record
     A record with tables or figures is a result and gets a section; any other is a single run and gets a line. An
     experiment that is declared but has no record is returned without runs.
     """
-    folder = checkout() / "llm_experiments" / "experiments"
+    folder = reports_root().parent / "llm_experiments" / "experiments"
     declared = [f.stem for f in sorted(folder.glob("*.py")) if sources.literal(f, "AUDIT") is not None]
     rows: dict[str, Record] = {}
     for name in [*(declared if kind == "llm" else []), *sorted(records)]:

@@ -142,10 +142,12 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 _REGISTRY = """
 from pathlib import Path
+from types import SimpleNamespace
 
 
-def claim_ids():
-    return ["toy/" + file.stem for file in sorted((Path(__file__).parent / "toy").glob("c*.py"))]
+def registered():
+    files = sorted((Path(__file__).parent / "toy").glob("c*.py"))
+    return {"toy/" + file.stem: SimpleNamespace(path=file.resolve()) for file in files}
 """
 
 _MAIN = """
