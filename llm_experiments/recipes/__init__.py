@@ -3,4 +3,17 @@
 A method is added by a file with a tuple `METHODS` and its name in `ROWS`: tests, budgets and benchmarks find it.
 """
 
-ROWS = ("full", "lora", "baselines", "chains", "s2ft", "cla", "spft", "galore", "lisa")
+ROWS = (
+    "full",
+    "lora",
+    "baselines",
+    "chains",
+    "s2ft",
+    "cla",
+    "spft",
+    "galore",
+    "lisa",
+    "bottlenecks",
+    "peso",
+    "hybrid",
+)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from llm_experiments.recipes.base import Method, Request, Tuned, with_peft
-from llm_experiments.tuners.architectures import linear, structures
+from llm_experiments.tuners.architectures import Structure, linear, structures
 from llm_experiments.tuners.s2ft import S2FTConfig, calibrate
 
 
@@ -25,11 +25,16 @@ def default_size(model: nn.Module, budget: int) -> dict[str, int]:
         ValueError: the budget does not buy one channel in every block, or the model is not in the table.
     """
     found = structures(model)
-    attention = [s for s in found if s.kind == "heads"]
-    feed_forward = [s for s in found if s.kind == "channels"]
     if not found:
         msg = "the model must be in the table of architectures for a default budget"
         raise ValueError(msg)
+    return size_of_structures(model, found, budget)
+
+
+def size_of_structures(model: nn.Module, found: list[Structure], budget: int) -> dict[str, int]:
+    """The same for some of the model's structures."""
+    attention = [s for s in found if s.kind == "heads"]
+    feed_forward = [s for s in found if s.kind == "channels"]
     per_head = sum(s.width * linear(model, s.outgoing).out_features for s in attention)
     per_channel = sum(linear(model, s.outgoing).out_features for s in feed_forward)
     heads = 0

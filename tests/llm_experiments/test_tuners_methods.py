@@ -26,16 +26,19 @@ REFUSED = {
 # Where a property cannot hold, and why.
 STARTS_ELSEWHERE = {"prefix": "random virtual tokens take part in the attention from the start"}
 DISABLED_IS_NOT_BASE = {"pissa": "the frozen weight is what the top singular triples leave of it"}
-for _chain in ("cola", "rac_lora"):
+for _chain in ("cola", "rac_lora", "peso_lora_r", "peso_lora_t"):
     DISABLED_IS_NOT_BASE[_chain] = "finished links are merged into the frozen weight"
-RELOADS_TO_ROUNDING = {
-    "cola": "finished links are added up in one product, not one after the other",
-    "rac_lora": "the same",
-}
+# Finished links are saved as factors and added up in one product, not one after the other.
+RELOADS_TO_ROUNDING = ("cola", "rac_lora", "peso_lora_r", "peso_lora_t")
 NO_CHECKPOINTING = {"prefix": "the recomputed layer meets the cached keys a second time"}
 # Chains and turns come round within the few steps of a test.
 CHAINS = {name: {"every": 2} for name in methods.names() if "chain" in methods.get(name).schedule}
-CHAINS |= {"lisa": {"every": 2}, "galore": {"gap": 3, "rank": 4}}
+CHAINS |= {
+    "peso_lora_r": {"every": 2},
+    "peso_lora_t": {"every": 2},
+    "lisa": {"every": 2},
+    "galore": {"gap": 3, "rank": 4},
+}
 # Bounds on |difference of logits| in float32, logits of order 1: sums in another order, or a change that is
 # rounded when it is added to the weights.
 ROUNDING = 3e-6
@@ -101,7 +104,7 @@ def keeps_every_bit(name):
 
     S2FT renumbers the channels of a sum; PiSSA takes a part of the weight away and adds it in a product.
     """
-    return not name.startswith(("s2ft", "pissa"))
+    return not name.startswith(("s2ft", "hybrid", "pissa"))
 
 
 @pytest.mark.parametrize(("name", "model"), REFUSED)
@@ -238,6 +241,10 @@ def test_wrapped_layers_take_inputs_of_two_and_three_dimensions(case, trained):
     tuned, _, _, _ = trained(*case)
     layers = [m for m in tuned.model.modules() if isinstance(m, BaseTunerLayer) and hasattr(m, "in_features")]
     for layer in layers:
+        if getattr(layer, "needs_sublayer", False):
+            with pytest.raises(RuntimeError, match="run the whole block"):
+                layer(torch.randn(3, layer.in_features))
+            continue
         x = torch.randn(2, 3, layer.in_features)
         with torch.no_grad():
             torch.testing.assert_close(layer(x).flatten(0, 1), layer(x.flatten(0, 1)), rtol=0, atol=1e-6)
