@@ -332,7 +332,11 @@ class Words(Kit):
         key = self._key("pinv", A)
         if key in self._known:
             return self._known[key]
-        word = self._single(A)
+        word, flipped = self._single(A), self._known.get(self._key("pinv", A.T))
+        if flipped is not None:
+            self._known[key] = flipped.T
+            self._link_projector(A)
+            return self._known[key]
         if word is None:
             msg = "the pseudo-inverse of a sum; give the sum a letter of its own"
             raise NotHere(msg)
@@ -403,6 +407,8 @@ class Words(Kit):
                 if half + self._star(half) == word:  # S = Z Z': the columns of Z are those of the root
                     (y,) = self.pinv(R).data
                     self._rule(r + y + half, self._combo({half: Poly.of(1)}, (S.shape[0], None)))
+                    back = self._star(half)
+                    self._rule(back + r + y, self._combo({back: Poly.of(1)}, (None, S.shape[0])))
             else:
                 self._rule(r + r, S)
         return self._known[key]

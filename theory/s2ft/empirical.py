@@ -1,10 +1,11 @@
-"""The setting of the S2FT paper with n samples, once; the population is the case X = Si, E = 0.
+"""The setting of the S2FT paper with n samples, once; the population is the case X = Si, T = D Si.
 
-Source: S2FT, Appendix F.2. X (p x n) are the inputs and E (q x n) the noise of n samples, both divided by
-sqrt(n), so that Sig_hat = X X'. Targets are Bi X + E. With D = Bi - W (q x p), H (q x m), L (k x p):
-R_n(dW) = |(D - H dW L) X + E|_F^2 is the empirical risk of adding dW (m x k) to the tuned layer,
-D_hat = D + E X^+ the residual that the samples show, A = (L Sig_hat L')^(1/2), P1 = H^+ H and P2 = A A^+ the
-projectors on what layer l's outputs and inputs can matter, N = D_hat Sig_hat L' A^+ (q x k) and M = P N.
+Source: S2FT, Appendix F.2. X (p x n) are the inputs of n samples and T (q x n) the targets less what the
+pretrained network says, both divided by sqrt(n), so that Sig_hat = X X'. With D = Bi - W (q x p), the noise
+E = T - D X (q x n), H (q x m), L (k x p): R_n(dW) = |(D - H dW L) X + E|_F^2 = |T - H dW L X|_F^2 is the
+empirical risk of adding dW (m x k) to the tuned layer, D_hat = D + E X^+ the residual that the samples show,
+A = (L Sig_hat L')^(1/2), P1 = H^+ H and P2 = A A^+ the projectors on what layer l's outputs and inputs can
+matter, N = D_hat Sig_hat L' A^+ (q x k) and M = P N.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def quantities(k: Kit, x: Instance) -> Any:
     s.A_pinv, s.H_pinv = k.pinv(s.A), k.pinv(x.H)
     s.P, s.P1, s.P2 = k.proj(x.H), s.H_pinv @ x.H, s.A @ s.A_pinv
     s.U = k.cols(k.eye(x.H.shape[1]), x.S)
-    s.D = k.name(r"\hat D", x.D + x.E @ k.pinv(x.X))
+    s.E = k.name("E", x.T - x.D @ x.X)
+    s.D = k.name(r"\hat D", x.D + s.E @ k.pinv(x.X))
     s.N = s.D @ s.Sig @ x.L.T @ s.A_pinv
     s.M = k.name(r"\hat M", s.P @ s.N)
     return s
@@ -38,12 +40,12 @@ def hypotheses(k: Kit, x: Instance, s: Any) -> None:
 
 def risk(k: Kit, x: Instance, dW: Mat) -> Any:
     """R_n of adding dW to the tuned layer."""
-    return k.fro2((x.D - x.H @ dW @ x.L) @ x.X + x.E)
+    return k.fro2(x.T - x.H @ dW @ x.L @ x.X)
 
 
 def descent(x: Instance, dW: Mat) -> Mat:
     """Half the negative gradient of R_n at dW (m x k)."""
-    return x.H.T @ ((x.D - x.H @ dW @ x.L) @ x.X + x.E) @ x.X.T @ x.L.T
+    return x.H.T @ (x.T - x.H @ dW @ x.L @ x.X) @ x.X.T @ x.L.T
 
 
 def excess_out(k: Kit, x: Instance, fit: Mat) -> Any:
@@ -68,7 +70,7 @@ def build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
     X = x.Si @ k.skew_orth(t.Zo)
     D = x.D - t.E @ k.inv(X)
     return Instance(
-        H=x.H, L=x.L, D=D, X=X, E=t.E, W=t.W, Bo=t.W + D + t.X, So=t.Co @ t.Co.T,
+        H=x.H, L=x.L, D=D, X=X, T=D @ X + t.E, W=t.W, Bo=t.W + D + t.X, So=t.Co @ t.Co.T,
         U1=t.U1, V1=t.V1, K=t.K, Vs=t.Vs, S=d["S"], r=d["r"],
     )  # fmt: skip
 
@@ -76,7 +78,7 @@ def build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
 def letters(k: Any) -> Instance:
     """Every matrix a letter: U1 (m x r), V1 (k x r), K (m x k) and Vs (k x s) are arbitrary competitors."""
     shapes = {
-        "H": ("q", "m"), "L": ("k", "p"), "D": ("q", "p"), "X": ("p", "n"), "E": ("q", "n"), "W": ("q", "p"),
+        "H": ("q", "m"), "L": ("k", "p"), "D": ("q", "p"), "X": ("p", "n"), "T": ("q", "n"), "W": ("q", "p"),
         "Bo": ("q", "p"), "U1": ("m", "r"), "V1": ("k", "r"), "K": ("m", "k"), "Vs": ("k", "|S|"),
     }  # fmt: skip
     made = {name: k.letter(name, *shape) for name, shape in shapes.items()}
@@ -93,18 +95,18 @@ def _identity(n: int) -> list[list[str]]:
 
 
 def instance(size: int = 2, r: int = 1, s: int = 1, **changes: Any) -> Json:
-    """Every size `size`, identities for H, L, D, X, So, no noise, W = 0, with changes; competitors zero."""
+    """Every size `size`, identities for H, L, D, X, T, So, W = 0, with changes; competitors zero."""
     eye, zero = _identity(size), [["0"] * size for _ in range(size)]
     thin, sparse = [["0"] * r for _ in range(size)], [["0"] * s for _ in range(size)]
-    plain: Json = {"H": eye, "L": eye, "D": eye, "X": eye, "E": zero, "W": zero, "Bo": eye, "So": eye,
+    plain: Json = {"H": eye, "L": eye, "D": eye, "X": eye, "T": eye, "W": zero, "Bo": eye, "So": eye,
                    "U1": thin, "V1": thin, "K": zero, "Vs": sparse, "S": list(range(s)), "r": r}  # fmt: skip
     return {**plain, **changes}
 
 
 BOUNDARY: list[Json] = [
     instance(1),
-    instance(1, E=[["1"]], D=[["-2"]]),
+    instance(1, T=[["-1"]], D=[["-2"]]),
     instance(2, H=[["1", "0"], ["0", "0"]]),
-    instance(2, X=[["1", "0"], ["0", "0"]], E=[["0", "1"], ["0", "0"]], D=[["2", "0"], ["0", "1"]]),
-    instance(2, s=2, D=[["2", "0"], ["0", "1"]], L=[["1", "0"], ["0", "0"]]),
+    instance(2, X=[["1", "0"], ["0", "0"]], T=[["2", "1"], ["0", "0"]], D=[["2", "0"], ["0", "1"]]),
+    instance(2, s=2, D=[["2", "0"], ["0", "1"]], T=[["2", "0"], ["0", "1"]], L=[["1", "0"], ["0", "0"]]),
 ]

@@ -87,8 +87,8 @@ def letters_minimal(k: Any) -> Instance:
     return empirical.in_distribution(empirical.letters(k))
 
 
-PLAIN = empirical.instance(2, X=[["2", "0"], ["0", "0"]], E=[["1", "0"], ["0", "0"]], Vs=[["3/2"], ["7"]])
-OTHER = empirical.instance(2, X=[["2", "0"], ["0", "0"]], E=[["1", "0"], ["0", "0"]], Vs=[["1"], ["1"]])
+PLAIN = empirical.instance(2, X=[["2", "0"], ["0", "0"]], T=[["3", "0"], ["0", "0"]], Vs=[["3/2"], ["7"]])
+OTHER = empirical.instance(2, X=[["2", "0"], ["0", "0"]], T=[["3", "0"], ["0", "0"]], Vs=[["1"], ["1"]])
 UNUSED = ("L Sig_hat L' is not zero",)
 TRUE = Control("R_n(V*) <= R_n(V)", kind="true", statement=no_worse)
 
