@@ -134,10 +134,10 @@ def custom(instance: Json, verify: Any) -> Custom:
 
 
 PARITY = plane_instance()
-# r = s = 1 for m = 2, k = 3: one rank is enough for M, but half of it lies in the other channel
+# r = s = 1 for m = 2, k = 3: one rank is enough for M, but most of it lies in the other channel
 MISSED: Json = {
-    "H": [["1", "0"], ["0", "1"]], "L": [["1"], ["0"], ["0"]], "D": [["1"], ["1"]], "Si": [["1"]],
-    "W": [["0"], ["0"]], "Bo": [["1"], ["1"]], "S": [0], "r": 1, "delta": "1",
+    "H": [["1", "0"], ["0", "1"]], "L": [["1"], ["0"], ["0"]], "D": [["3"], ["4"]], "Si": [["1"]],
+    "W": [["0"], ["0"]], "Bo": [["3"], ["4"]], "S": [0], "r": 1, "delta": "1",
 }  # fmt: skip
 LESS = plane_instance(D=[["0", "0"], ["0", "1"]], S=[0], delta="1")
 TAIL = plane_instance(delta="1/1000000")
@@ -148,8 +148,8 @@ LORA_REPAIR = Repair(
     ),
     statement=lora_half,
     evidence=WordProof(lora_half_proof),
-    necessary={"F.4": {**LESS, "delta": "1/2"}},
-    sharp=LESS,
+    necessary={"F.4": plane_instance(S=[0], delta="1/2")},
+    sharp=plane_instance(D=[["3", "0"], ["0", "4"]], S=[1], delta="3/5"),
 )
 
 CLAIM = Claim(
