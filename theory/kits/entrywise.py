@@ -35,14 +35,21 @@ def entrywise(
         return _unknown(k, label, function, parts, parameters)
     if isinstance(k, Exact):
         rows = [[k.data(P)[i] for P in parts] for i in range(parts[0].shape[0])]
-        return k.mat([[function(*e, *parameters) for e in zip(*r, strict=True)] for r in rows], parts[0].shape)
+        return k.mat(
+            [[function(*e, *parameters) for e in zip(*r, strict=True)] for r in rows], parts[0].shape
+        )
     if k.kind == "floats":
         shared = [p[:, None, None] if getattr(p, "ndim", 0) else p for p in parameters]
         return Mat(k, function(*(P.data for P in parts), *shared), parts[0].shape)
+    if k.kind == "latex":
+        shown = r",\, ".join(P.data.text for P in parts)
+        return k.symbol(rf"\operatorname{{{label}}}\left({shown}\right)", parts[0].shape)  # type: ignore[attr-defined, no-any-return]
     raise NotHere(f"an entrywise function in the kit of {k.kind}")
 
 
-def _unknown(k: Words, label: str, function: Function, parts: Sequence[Mat], parameters: Sequence[Any]) -> Mat:
+def _unknown(
+    k: Words, label: str, function: Function, parts: Sequence[Mat], parameters: Sequence[Any]
+) -> Mat:
     if k._known.setdefault(("function", label), function) is not function:  # type: ignore[arg-type, comparison-overlap]
         raise ValueError(f"the label {label!r} stands for two functions")
     selections = {w[0][0]: M for key, M in k._known.items() if key[0] == "cols" for w in M.data}

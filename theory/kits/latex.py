@@ -1,128 +1,153 @@
-"""The kit of LaTeX: a statement as formulas for pages, by running the same text.
+r"""The kit of LaTeX: the same text as formulas, for pages and papers.
 
-It shows how the statement was coded: definitions in the order in which the text names them, hypotheses,
-conclusions. It proves nothing, and the wording of a claim stands in its docstring.
+A value is a piece of LaTeX with the strength of its outermost operation, so that brackets appear only where
+they must. `Kit.name` gives a value the symbol of the paper: the symbol is used from then on and its
+definition is listed. An operation without a usual symbol is written as a named function of its arguments, so
+every statement can be shown. Standard library only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
 from theory import instances
 from theory.claim import Setting
 from theory.kits.exact import Exact
-from theory.protocol import BadWitness, Instance, Kit, Mat, NotHere, Relation, Statement, Undecided
+from theory.protocol import Instance, Kit, Mat, NotHere, Relation, Statement, Undecided
 
-SUM, PRODUCT, POWER, ATOM = 1, 2, 5, 9  # how tightly a term binds
-GREEK = {
-    "gamma": r"\gamma",
-    "eta": r"\eta",
-    "delta": r"\delta",
-    "eps": r"\varepsilon",
-    "epsilon": r"\varepsilon",
-    "alpha": r"\alpha",
-    "Sig": r"\Sigma",
-    "sigma": r"\sigma",
-    "lam": r"\lambda",
-    "kap": r"\kappa",
-    "Delta": r"\Delta",
-    "Si": r"\Sigma_i^{1/2}",
-    "So": r"\Sigma_o^{1/2}",
-}
+SIGNS = {"le": r"\le", "lt": "<", "eq": "="}
+SUM, PRODUCT, POWER, ATOM = 1, 2, 3, 4  # strengths: a sum binds weakest
 
 
-class Named(int):
-    """A static size that shows its symbol."""
+class Text:
+    """A scalar as LaTeX; `constant` is its value where it is a known number."""
 
-    symbol: str
+    __slots__ = ("constant", "latex", "strength")
+
+    def __init__(self, latex: str, strength: int = ATOM, constant: Fraction | None = None) -> None:
+        self.latex, self.strength, self.constant = latex, strength, constant
 
     @staticmethod
-    def of(value: int, symbol: str) -> Named:
-        """The size `value`, shown as `symbol`."""
-        named = Named(value)
-        named.symbol = symbol
-        return named
-
-    def __str__(self) -> str:
-        return self.symbol
-
-
-class Chosen(tuple):  # type: ignore[type-arg]
-    """A static index set that shows its symbol."""
-
-    symbol = "S"
-
-
-class Term:
-    """A piece of LaTeX and how tightly it binds; stands for a scalar."""
-
-    def __init__(self, text: str, binds: int = ATOM) -> None:
-        self.text, self.binds = text, binds
-
-    @staticmethod
-    def of(value: Any) -> Term:
-        """Constants and symbols as terms."""
-        if isinstance(value, Term):
+    def of(value: Any) -> Text:
+        """A number, or the name of an open size, as a text."""
+        if isinstance(value, Text):
             return value
-        if isinstance(value, (Named, str)):
-            return Term(str(value))
+        if isinstance(value, str):
+            try:
+                return Text.of(Fraction(value))
+            except ValueError:
+                return Text(_symbol(value))
         q = Fraction(value)
         if q.denominator == 1:
-            return Term(str(q), ATOM if q >= 0 else SUM)
-        return Term(
-            rf"{'-' if q < 0 else ''}\tfrac{{{abs(q.numerator)}}}{{{q.denominator}}}", ATOM if q >= 0 else SUM
-        )
+            return Text(str(q), ATOM if q >= 0 else SUM, q)
+        sign = "-" if q < 0 else ""
+        return Text(rf"{sign}\tfrac{{{abs(q.numerator)}}}{{{q.denominator}}}", ATOM if q > 0 else SUM, q)
 
-    def within(self, binds: int) -> str:
-        """The text, in parentheses where it binds less."""
-        return self.text if self.binds >= binds else rf"\left({self.text}\right)"
+    def at(self, strength: int) -> str:
+        """The LaTeX, in brackets if it binds weaker than `strength`."""
+        return self.latex if self.strength >= strength else rf"\left({self.latex}\right)"
 
-    def __add__(self, other: Any) -> Term:
-        o = Term.of(other)
-        if o.text == "0":
+    def __add__(self, other: Any) -> Text:
+        o = Text.of(other)
+        if self.constant is not None and o.constant is not None:
+            return Text.of(self.constant + o.constant)
+        if o.constant == 0:
             return self
-        if self.text == "0":
+        if self.constant == 0:
             return o
-        if o.text.startswith("-"):
-            return Term(f"{self.text} - {o.text[1:]}", SUM)
-        return Term(f"{self.text} + {o.text}", SUM)
+        return Text(_plus(self.latex, o.latex), SUM)
 
-    def __radd__(self, other: Any) -> Term:
-        return Term.of(other) + self
+    def __radd__(self, other: Any) -> Text:
+        return Text.of(other) + self
 
-    def __sub__(self, other: Any) -> Term:
-        return Term(f"{self.text} - {Term.of(other).within(PRODUCT)}", SUM)
+    def __neg__(self) -> Text:
+        if self.constant is not None:
+            return Text.of(-self.constant)
+        return Text(f"-{self.at(PRODUCT)}", SUM)
 
-    def __rsub__(self, other: Any) -> Term:
-        return Term.of(other) - self
+    def __sub__(self, other: Any) -> Text:
+        o = Text.of(other)
+        if o.constant == 0:
+            return self
+        if self.constant is not None and o.constant is not None:
+            return Text.of(self.constant - o.constant)
+        if self.constant == 0:
+            return -o
+        return Text(f"{self.latex} - {o.at(PRODUCT)}", SUM)
 
-    def __neg__(self) -> Term:
-        return Term(f"-{self.within(PRODUCT)}", SUM)
+    def __rsub__(self, other: Any) -> Text:
+        return Text.of(other) - self
 
     def __mul__(self, other: Any) -> Any:
         if isinstance(other, Mat):
             return other.kit.scale(self, other)
-        o = Term.of(other)
-        if o.text == self.text:
-            return Term(f"{self.within(ATOM)}^2", POWER)
-        if o.text == "1":
-            return self
-        return Term(rf"{self.within(PRODUCT)}\,{o.within(PRODUCT)}", PRODUCT)
+        o = Text.of(other)
+        if self.constant is not None and o.constant is not None:
+            return Text.of(self.constant * o.constant)
+        for a, b in ((self, o), (o, self)):
+            if a.constant == 0:
+                return a
+            if a.constant == 1:
+                return b
+            if a.constant == -1:
+                return -b
+        if o.constant is not None:
+            self, o = o, self
+        if self.latex == o.latex:
+            return Text(f"{self.at(ATOM)}^2", POWER)
+        return Text(rf"{self.at(PRODUCT)}\,{o.at(PRODUCT)}", PRODUCT)
 
     def __rmul__(self, other: Any) -> Any:
-        return self if not isinstance(other, Mat) and other == 1 else Term.of(other) * self
+        return Text.of(other) * self
 
-    def __truediv__(self, other: Any) -> Term:
-        return Term(rf"\frac{{{self.text}}}{{{Term.of(other).text}}}", PRODUCT)
+    def __truediv__(self, other: Any) -> Text:
+        o = Text.of(other)
+        if self.constant is not None and o.constant:
+            return Text.of(self.constant / o.constant)
+        if o.constant == 1:
+            return self
+        return Text(rf"\frac{{{self.latex}}}{{{o.latex}}}", PRODUCT)
 
-    def __rtruediv__(self, other: Any) -> Term:
-        return Term.of(other) / self
+    def __rtruediv__(self, other: Any) -> Text:
+        return Text.of(other) / self
+
+    def __pow__(self, n: int) -> Text:
+        return Text(f"{self.at(ATOM)}^{{{n}}}", POWER)
+
+
+def _plus(left: str, right: str) -> str:
+    return f"{left} - {right[1:].lstrip()}" if right.startswith("-") else f"{left} + {right}"
+
+
+def _function(name: str, *arguments: str) -> str:
+    return rf"\operatorname{{{name}}}\left({', '.join(arguments)}\right)"
+
+
+GREEK = ("alpha", "beta", "gamma", "delta", "epsilon", "eta", "kappa", "lambda", "mu", "rho", "sigma", "tau")
+CAPITALS = {"Sig": r"\Sigma", "Lam": r"\Lambda", "Del": r"\Delta"}
+
+
+def _symbol(name: str) -> str:
+    r"""A name of the instance as a symbol: W0 -> W_{0}, gamma -> \gamma, Si -> \mathrm{Si}."""
+    if not name.isidentifier():
+        return name if "\\" in name or not name.isalpha() else rf"\mathrm{{{name}}}"
+    stem, _, index = name.partition("_")
+    digits = stem[len(stem.rstrip("0123456789")) :]
+    stem = stem[: len(stem) - len(digits)]
+    if stem in GREEK:
+        shown = f"\\{stem}"
+    elif stem in CAPITALS:
+        shown = CAPITALS[stem]
+    else:
+        shown = stem if len(stem) == 1 else rf"\mathrm{{{stem}}}"
+    below = ",".join(part for part in (digits, index.replace("_", ",")) if part)
+    return f"{shown}_{{{below}}}" if below else shown
 
 
 class Latex(Kit):
-    """Rendering; ``data`` of a matrix is a `Term`."""
+    """Statements as LaTeX; sizes may be numbers or the names of open sizes."""
 
     kind = "latex"
 
@@ -130,219 +155,311 @@ class Latex(Kit):
         super().__init__()
         self.definitions: list[str] = []
 
-    def _mat(self, text: str, binds: int, shape: tuple[Any, Any]) -> Mat:
-        return Mat(self, Term(text, binds), shape)
+    # -- atoms --------------------------------------------------------------------------------------------
+    def letter(self, name: str, m: Any, n: Any, symmetric: bool = False, **more: Any) -> Mat:
+        """A matrix variable; the signature of the kit of words, so that its letters serve here too."""
+        return self._mat(_symbol(name), ATOM, (m, n))
+
+    def number(self, name: str, *more: Any, **options: Any) -> Any:
+        """A scalar variable."""
+        return Text(_symbol(name))
 
     def name(self, label: str, value: Any) -> Any:
-        text = value.data.text if isinstance(value, Mat) else Term.of(value).text
-        if text != label:
-            self.definitions.append(f"{label} = {text}")
-        return self._mat(label, ATOM, value.shape) if isinstance(value, Mat) else Term(label)
+        shown = label if "\\" in label or "{" in label else _symbol(label)
+        latex = value.data.latex if isinstance(value, Mat) else Text.of(value).latex
+        line = f"{shown} = {latex}"
+        if shown != latex and line not in self.definitions:
+            self.definitions.append(line)
+        return self._mat(shown, ATOM, value.shape) if isinstance(value, Mat) else Text(shown)
 
     def num(self, value: Any) -> Any:
-        return Term.of(value)
+        return Text.of(value)
+
+    def _mat(self, latex: str, strength: int, shape: Any) -> Mat:
+        return Mat(self, Text(latex, strength), tuple(shape))
 
     def mat(self, rows: Sequence[Sequence[Any]], shape: Any = None) -> Mat:
-        body = r" \\ ".join(" & ".join(Term.of(v).text for v in r) for r in rows)
-        return self._mat(rf"\begin{{bmatrix}}{body}\end{{bmatrix}}", ATOM, shape or (len(rows), len(rows[0])))
+        shape = shape or (len(rows), len(rows[0]) if rows else 0)
+        entries = [[Text.of(v) for v in r] for r in rows]
+        if all(v.constant == 0 for r in entries for v in r):
+            return self._mat("0", ATOM, shape)
+        body = r" \\ ".join(" & ".join(v.latex for v in r) for r in entries)
+        return self._mat(rf"\begin{{pmatrix}} {body} \end{{pmatrix}}", ATOM, shape)
 
-    def eye(self, n: int) -> Mat:
+    def eye(self, n: Any) -> Mat:
         return self._mat("I", ATOM, (n, n))
 
-    def zeros(self, m: int, n: int) -> Mat:
+    def zeros(self, m: Any, n: Any) -> Mat:
         return self._mat("0", ATOM, (m, n))
 
-    def unit(self, m: int, n: int, i: int, j: int) -> Mat:
-        return self._mat(rf"e_{{{i + 1}}} e_{{{j + 1}}}^{{\top}}", PRODUCT, (m, n))
+    def unit(self, m: Any, n: Any, i: Any, j: Any) -> Mat:
+        return self._mat(rf"e_{{{self._index(i)}}} e_{{{self._index(j)}}}^{{\top}}", PRODUCT, (m, n))
 
-    def cols(self, A: Mat, S: Sequence[int]) -> Mat:
-        shown = S.symbol if isinstance(S, Chosen) else ",".join(str(i + 1) for i in S)
-        return self._mat(rf"{A.data.within(POWER)}_{{:,{shown}}}", POWER, (A.shape[0], len(S)))
+    @staticmethod
+    def _index(i: Any) -> str:
+        return str(i + 1) if isinstance(i, int) else str(Text.of(i).latex)
+
+    def _selection(self, S: Any) -> str:
+        if isinstance(S, str):
+            return S
+        if isinstance(S, range):
+            S = tuple(S)
+        if isinstance(S, (tuple, list)):
+            numbers = [self._index(i) for i in S]
+            run = (
+                len(S) > 2
+                and all(isinstance(i, int) for i in S)
+                and list(S) == list(range(S[0], S[0] + len(S)))
+            )
+            return f"{numbers[0]}:{numbers[-1]}" if run else r"\{" + ",".join(numbers) + r"\}"
+        return Text.of(S).latex
+
+    # -- matrices -----------------------------------------------------------------------------------------
+    def same_shape(self, A: Mat, B: Mat) -> Mat:
+        return B  # sizes may be open; the exact kits check them
+
+    def cols(self, A: Mat, S: Any) -> Mat:
+        count = len(S) if isinstance(S, (tuple, list, range)) else f"|{S}|"
+        return self._mat(f"{A.data.at(ATOM)}_{{:,{self._selection(S)}}}", POWER, (A.shape[0], count))
+
+    def rows(self, A: Mat, S: Any) -> Mat:
+        count = len(S) if isinstance(S, (tuple, list, range)) else f"|{S}|"
+        return self._mat(f"{A.data.at(ATOM)}_{{{self._selection(S)},:}}", POWER, (count, A.shape[1]))
 
     def hcat(self, *parts: Mat) -> Mat:
-        shape = (parts[0].shape[0], sum(P.shape[1] for P in parts))
-        return self._mat(r"\left[" + r"\;".join(P.data.text for P in parts) + r"\right]", ATOM, shape)
+        body = r" & ".join(P.data.latex for P in parts)
+        width = parts[0].shape[1] if len(parts) == 1 else "+".join(str(P.shape[1]) for P in parts)
+        if all(isinstance(P.shape[1], int) for P in parts):
+            width = sum(P.shape[1] for P in parts)
+        return self._mat(rf"\begin{{pmatrix}} {body} \end{{pmatrix}}", ATOM, (parts[0].shape[0], width))
+
+    def vcat(self, *parts: Mat) -> Mat:
+        body = r" \\ ".join(P.data.latex for P in parts)
+        height = "+".join(str(P.shape[0]) for P in parts)
+        exact = sum(P.shape[0] for P in parts) if all(isinstance(P.shape[0], int) for P in parts) else height
+        return self._mat(rf"\begin{{pmatrix}} {body} \end{{pmatrix}}", ATOM, (exact, parts[0].shape[1]))
 
     def kron(self, A: Mat, B: Mat) -> Mat:
-        shape = (A.shape[0] * B.shape[0], A.shape[1] * B.shape[1])
-        return self._mat(rf"{A.data.within(PRODUCT)} \otimes {B.data.within(PRODUCT)}", SUM, shape)
+        shape = tuple(
+            a * b if isinstance(a, int) and isinstance(b, int) else f"{a} {b}"
+            for a, b in zip(A.shape, B.shape, strict=True)
+        )
+        return self._mat(rf"{A.data.at(POWER)} \otimes {B.data.at(POWER)}", PRODUCT, shape)
 
     def had(self, A: Mat, B: Mat) -> Mat:
-        return self._mat(rf"{A.data.within(PRODUCT)} \circ {B.data.within(PRODUCT)}", SUM, A.shape)
+        return self._mat(rf"{A.data.at(POWER)} \circ {B.data.at(POWER)}", PRODUCT, A.shape)
 
     def diag(self, A: Mat) -> Mat:
-        return self._mat(rf"\operatorname{{diag}}\left({A.data.text}\right)", POWER, A.shape)
+        return self._mat(_function("diag", A.data.latex), ATOM, A.shape)
 
-    def diagm(self, v: Mat, m: int, n: int) -> Mat:
-        return self._mat(rf"\operatorname{{diag}}\left({v.data.text}\right)", POWER, (m, n))
+    def diagm(self, v: Mat, m: Any, n: Any) -> Mat:
+        return self._mat(_function("diag", v.data.latex), ATOM, (m, n))
 
     def matmul(self, A: Mat, B: Mat) -> Mat:
-        if A.data.text == "I":
-            return B
-        if B.data.text == "I":
-            return A
-        return self._mat(
-            f"{A.data.within(PRODUCT)} {B.data.within(PRODUCT)}", PRODUCT, (A.shape[0], B.shape[1])
-        )
+        shape = (A.shape[0], B.shape[1])
+        if "0" in (A.data.latex, B.data.latex):
+            return self._mat("0", ATOM, shape)
+        for one, other in ((A, B), (B, A)):
+            if one.data.latex == "I":
+                return Mat(self, other.data, shape)
+        if A.data.latex == B.data.latex and A.data.strength == ATOM:
+            return self._mat(f"{A.data.latex}^2", POWER, shape)
+        return self._mat(f"{A.data.at(PRODUCT)} {B.data.at(PRODUCT)}", PRODUCT, shape)
 
     def add(self, A: Mat, B: Mat) -> Mat:
-        total = A.data + B.data
-        return Mat(self, total, A.shape)
+        if A.data.latex == "0":
+            return B
+        if B.data.latex == "0":
+            return A
+        return self._mat(_plus(A.data.latex, B.data.latex), SUM, A.shape)
 
     def scale(self, c: Any, A: Mat) -> Mat:
-        if not isinstance(c, Term) and c == -1:
-            return Mat(self, -A.data, A.shape)
-        return Mat(self, Term.of(c) * A.data, A.shape)
+        factor = Text.of(c)
+        if factor.constant == 1 or A.data.latex == "0":
+            return A
+        if factor.constant == 0:
+            return self._mat("0", ATOM, A.shape)
+        if factor.constant == -1:
+            return self._mat(f"-{A.data.at(PRODUCT)}", SUM, A.shape)
+        return self._mat(
+            rf"{factor.at(PRODUCT)}\,{A.data.at(PRODUCT)}",
+            SUM if (factor.constant or 1) < 0 else PRODUCT,
+            A.shape,
+        )
 
     def transpose(self, A: Mat) -> Mat:
-        if A.data.text == "I":
-            return A
-        return self._mat(rf"{A.data.within(ATOM)}^{{\top}}", POWER, (A.shape[1], A.shape[0]))
-
-    def inv(self, A: Mat) -> Mat:
-        return self._mat(f"{A.data.within(ATOM)}^{{-1}}", POWER, A.shape)
-
-    def pinv(self, A: Mat) -> Mat:
-        return self._mat(f"{A.data.within(ATOM)}^{{+}}", POWER, (A.shape[1], A.shape[0]))
-
-    def proj(self, A: Mat) -> Mat:
-        return self._mat(rf"\Pi_{{{A.data.text}}}", POWER, (A.shape[0], A.shape[0]))
-
-    def sqrtm(self, S: Mat, label: str) -> Mat:
-        return self._mat(f"{S.data.within(ATOM)}^{{1/2}}", POWER, S.shape)
-
-    def svd_r(self, A: Mat, r: Any, label: str) -> Mat:
-        return self._mat(rf"\mathrm{{SVD}}_{{{r}}}\left({A.data.text}\right)", POWER, A.shape)
+        shape = (A.shape[1], A.shape[0])
+        if A.data.latex.endswith(r"^{\top}") and A.data.strength == POWER:
+            return self._mat(A.data.latex.removesuffix(r"^{\top}"), ATOM, shape)
+        if A.data.latex in ("0", "I"):
+            return Mat(self, A.data, shape)
+        return self._mat(f"{A.data.at(ATOM)}" + r"^{\top}", POWER, shape)
 
     # -- scalars ------------------------------------------------------------------------------------------
-    def e(self, A: Mat, i: int, j: int) -> Any:
-        return Term(f"{A.data.within(ATOM)}_{{{i + 1},{j + 1}}}")
-
-    def _function(self, name: str, A: Mat) -> Term:
-        return Term(rf"\operatorname{{{name}}}\left({A.data.text}\right)", POWER)
+    def e(self, A: Mat, i: Any, j: Any) -> Any:
+        at = f"_{{{self._index(i)}{self._index(j)}}}"
+        return Text(
+            f"{A.data.at(ATOM)}{at}" if "_" not in A.data.latex else rf"\left({A.data.latex}\right){at}"
+        )
 
     def tr(self, A: Mat) -> Any:
-        return self._function("tr", A)
-
-    def det(self, A: Mat) -> Any:
-        return self._function("det", A)
-
-    def rank(self, A: Mat) -> Any:
-        return self._function("rank", A)
-
-    def kap(self, A: Mat) -> Any:
-        return Term(rf"\kappa\left({A.data.text}\right)", ATOM)
+        return Text(_function("tr", A.data.latex))
 
     def dot(self, A: Mat, B: Mat) -> Any:
-        return Term(rf"\left\langle {A.data.text},\, {B.data.text} \right\rangle")
+        return Text(rf"\left\langle {A.data.latex},\, {B.data.latex} \right\rangle")
 
     def fro2(self, A: Mat) -> Any:
-        return Term(rf"\left\|{A.data.text}\right\|_F^2", POWER)
+        return Text(rf"\left\| {A.data.latex} \right\|_F^2", POWER)
 
     def fro(self, A: Mat) -> Any:
-        return Term(rf"\left\|{A.data.text}\right\|_F")
-
-    def op(self, A: Mat) -> Any:
-        return Term(rf"\left\|{A.data.text}\right\|")
-
-    def nuc(self, A: Mat) -> Any:
-        return Term(rf"\left\|{A.data.text}\right\|_*")
-
-    def sv(self, A: Mat, i: Any) -> Any:
-        return Term(rf"\sigma_{{{i}}}\left({A.data.text}\right)")
-
-    def eig(self, S: Mat, i: Any) -> Any:
-        return Term(rf"\lambda_{{{i}}}\left({S.data.text}\right)")
-
-    def tail2(self, A: Mat, r: Any) -> Any:
-        return Term(rf"\textstyle\sum_{{j>{r}}} \sigma_j^2\left({A.data.text}\right)", PRODUCT)
+        return Text(rf"\left\| {A.data.latex} \right\|_F")
 
     def sq(self, a: Any) -> Any:
-        return Term(f"{Term.of(a).within(ATOM)}^2", POWER)
+        t = Text.of(a)
+        return Text.of(t.constant**2) if t.constant is not None else Text(f"{t.at(ATOM)}^2", POWER)
+
+    def det(self, A: Mat) -> Any:
+        return Text(rf"\det\left({A.data.latex}\right)")
+
+    def rank(self, A: Mat) -> Any:
+        return Text(_function("rank", A.data.latex))
 
     def sqrt(self, a: Any) -> Any:
-        return Term(rf"\sqrt{{{Term.of(a).text}}}")
+        return Text(rf"\sqrt{{{Text.of(a).latex}}}")
+
+    def eig(self, S: Mat, i: Any) -> Any:
+        return Text(rf"\lambda_{{{Text.of(i).latex}}}\left({S.data.latex}\right)")
+
+    def sv(self, A: Mat, i: Any) -> Any:
+        return Text(rf"\sigma_{{{Text.of(i).latex}}}\left({A.data.latex}\right)")
+
+    def op(self, A: Mat) -> Any:
+        return Text(rf"\left\| {A.data.latex} \right\|")
+
+    def nuc(self, A: Mat) -> Any:
+        return Text(rf"\left\| {A.data.latex} \right\|_*")
+
+    def kap(self, A: Mat) -> Any:
+        return Text(rf"\kappa\left({A.data.latex}\right)")
+
+    def tail2(self, A: Mat, r: Any) -> Any:
+        return Text(rf"\sum_{{j > {Text.of(r).latex}}} \sigma_j^2\left({A.data.latex}\right)", PRODUCT)
+
+    def sum(self, values: Iterable[Any]) -> Any:
+        total: Any = Text.of(0)
+        for value in values:
+            total = total + value
+        return total
 
     def min_(self, a: Any, b: Any) -> Any:
-        return Term(rf"\min\left({Term.of(a).text},\, {Term.of(b).text}\right)")
+        return Text(rf"\min\left({Text.of(a).latex},\, {Text.of(b).latex}\right)")
 
     def max_(self, a: Any, b: Any) -> Any:
-        return Term(rf"\max\left({Term.of(a).text},\, {Term.of(b).text}\right)")
+        return Text(rf"\max\left({Text.of(a).latex},\, {Text.of(b).latex}\right)")
 
     def pos_part(self, a: Any) -> Any:
-        return Term(rf"\left({Term.of(a).text}\right)_+")
+        return Text(rf"\left({Text.of(a).latex}\right)_+")
 
     def abs_(self, a: Any) -> Any:
-        return Term(rf"\left|{Term.of(a).text}\right|")
+        return Text(rf"\left| {Text.of(a).latex} \right|")
 
-    # -- relations ------------------------------------------------------------------------------------------
-    def relation(self, relation: Relation) -> str:
-        """A relation as a formula."""
-        signs = {"le": r"\le", "lt": "<", "eq": "="}
-        texts = [a.data.text if isinstance(a, Mat) else a for a in relation.args]
-        if relation.op in signs:
-            left, right = (Term.of(t).text for t in texts)
-            return f"{left} {signs[relation.op]} {right}"
-        if relation.op == "psd":
-            return rf"{texts[0]} \succeq 0"
-        if relation.op == "rank_le":
-            return rf"\operatorname{{rank}}\left({texts[0]}\right) \le {texts[1]}"
-        joined = r" \;\wedge\; " if relation.op == "all" else r" \;\vee\; "
-        return joined.join(rf"\left({self.relation(part)}\right)" for part in relation.args)
+    # -- defined objects ----------------------------------------------------------------------------------
+    def inv(self, A: Mat) -> Mat:
+        return self._mat(f"{A.data.at(ATOM)}^{{-1}}", POWER, A.shape)
 
+    def pinv(self, A: Mat) -> Mat:
+        return self._mat(f"{A.data.at(ATOM)}^{{+}}", POWER, (A.shape[1], A.shape[0]))
 
-def symbol(name: str) -> str:
-    """The LaTeX symbol of a field of an instance."""
-    if name in GREEK:
-        return GREEK[name]
-    head = name.rstrip("0123456789")
-    tail = name[len(head) :]
-    shown = GREEK.get(head, head if len(head) == 1 else (rf"{head[0]}_{{{head[1:]}}}" if head else name))
-    return f"{shown}_{{{tail}}}" if tail and "_" not in shown else shown + tail
+    def sqrtm(self, S: Mat, label: str) -> Mat:
+        return self._mat(f"{S.data.at(ATOM)}^{{1/2}}", POWER, S.shape)
 
+    def svd_r(self, A: Mat, r: Any, label: str) -> Mat:
+        return self._mat(
+            rf"\operatorname{{SVD}}_{{{Text.of(r).latex}}}\left({A.data.latex}\right)", ATOM, A.shape
+        )
 
-def symbols(k: Latex, setting: Setting) -> Instance:
-    """An instance of symbols, with the fields of the instances that the setting makes."""
-    for d in reversed(list(setting.dims)):
-        sizes = dict(d)
-        shapes = setting.free(sizes)
-        exact = Exact()
-        values = [((5 * i + 3) % 7) - 3 for i in range(instances.count(shapes))]
-        try:
-            x = setting.build(exact, instances.parameters(exact, shapes, values), sizes)
-        except (Undecided, BadWitness, ZeroDivisionError):
-            continue
-        return Instance({name: _symbol(k, name, value) for name, value in x.items()})
-    msg = "symbols: no instance could be built"
-    raise NotHere(msg)
+    def skew_orth(self, Z: Mat) -> Mat:
+        return self._mat(_function("Cayley", Z.data.latex), ATOM, Z.shape)
+
+    def apply(self, label: str, parts: Sequence[Mat], parameters: Sequence[Any] = ()) -> Mat:
+        """An operation without a symbol of its own: a named function of its arguments."""
+        arguments = [P.data.latex for P in parts] + [Text.of(p).latex for p in parameters]
+        return self._mat(_function(label, *arguments), ATOM, parts[0].shape)
+
+    # -- relations ----------------------------------------------------------------------------------------
+    def sym(self, S: Mat) -> Relation:
+        return Relation("eq", (S, self._mat(f"{S.data.at(ATOM)}" + r"^{\top}", POWER, S.shape)))
+
+    def relation(self, r: Relation) -> str:
+        """A relation as LaTeX."""
+        if r.op in ("le", "lt", "eq"):
+            a, b = (v.data.latex if isinstance(v, Mat) else Text.of(v).latex for v in r.args)
+            return f"{a} {SIGNS[r.op]} {b}"
+        if r.op == "psd":
+            return rf"{r.args[0].data.latex} \succeq 0"
+        if r.op == "rank_le":
+            return rf"{_function('rank', r.args[0].data.latex)} \le {Text.of(r.args[1]).latex}"
+        joint = r" \;\wedge\; " if r.op == "all" else r" \;\vee\; "
+        return joint.join(self.relation(part) for part in r.args)
 
 
-def _symbol(k: Latex, name: str, value: Any) -> Any:
-    if isinstance(value, Mat):
-        return Mat(k, Term(symbol(name)), value.shape)
-    if isinstance(value, bool) or not isinstance(value, (int, tuple, Fraction)):
-        return value
-    if isinstance(value, int):
-        return Named.of(value, symbol(name))
-    if isinstance(value, tuple):
-        chosen = Chosen(value)
-        chosen.symbol = name
-        return chosen
-    return Term(symbol(name))
+def _letters(kit: Latex, setting: Setting) -> list[Callable[[], Instance]]:
+    """Ways of making an instance of symbols: open sizes first, then the sizes of the setting."""
+    ways: list[Callable[[], Instance]] = []
+    if setting.letters is not None:
+        letters = setting.letters
+        ways.append(lambda: letters(kit))
+
+    def of_sizes(d: dict[str, Any]) -> Instance:
+        plain = Exact()
+        shapes = setting.free(d)
+        for shift in range(5):  # some parameters may hit a singular place of `build`
+            values = [(i * i + shift) % 5 - 2 for i in range(instances.count(shapes))]
+            try:
+                x = setting.build(plain, instances.parameters(plain, shapes, values), d)
+                break
+            except (ZeroDivisionError, Undecided):
+                continue
+        else:
+            msg = f"build fails at sizes {d} for simple parameters"
+            raise NotHere(msg)
+        out = Instance()
+        for name, value in x.items():
+            if isinstance(value, Mat):
+                out[name] = kit.letter(name, *value.shape)
+            else:
+                out[name] = value if isinstance(value, (int, tuple)) else kit.number(name)
+        return out
+
+    dims = [dict(d) for d in setting.dims]
+    ways += [lambda d=d: of_sizes(d) for d in dims[1:] + dims[:1]]  # type: ignore[misc]
+    return ways
 
 
 def to_latex(statement: Statement, setting: Setting) -> dict[str, list[str]]:
-    """A statement as LaTeX: ``definitions``, ``hypotheses``, ``conclusions``; ``note`` where it has none."""
-    k = Latex()
-    try:
-        givens, claims = k.collect(statement, symbols(k, setting))
-        hypotheses = [k.relation(r) for _, r in givens]
-        conclusions = [k.relation(r) for _, r in claims]
-    except (NotHere, TypeError, AttributeError, ValueError, KeyError) as error:
+    """A statement as LaTeX: {"definitions": [...], "hypotheses": [...], "conclusions": [...]}.
+
+    Sizes stay open where the setting has letters and the text does not count with sizes; otherwise the second
+    entry of `Setting.dims` is shown.
+
+    Raises:
+        NotHere: No instance of symbols can be made; the message says why.
+    """
+    problem: Exception | None = None
+    for way in range(1 + len(setting.dims) + (setting.letters is not None)):
+        kit = Latex()
+        ways = _letters(kit, setting)
+        if way >= len(ways):
+            break
+        try:
+            givens, claims = kit.collect(statement, ways[way]())
+        except (TypeError, ValueError, AttributeError, KeyError, NotHere, IndexError) as error:
+            problem = problem or error
+            continue
         return {
-            "definitions": [],
-            "hypotheses": [],
-            "conclusions": [],
-            "note": [f"not shown as a formula: {error}"],
+            "definitions": kit.definitions,
+            "hypotheses": [kit.relation(r) for _, r in givens],
+            "conclusions": [kit.relation(r) for _, r in claims],
         }
-    return {"definitions": k.definitions, "hypotheses": hypotheses, "conclusions": conclusions, "note": []}
+    msg = f"the statement cannot be written with symbols: {problem}"
+    raise NotHere(msg)
