@@ -40,10 +40,9 @@ def entrywise(
         )
     if k.kind == "floats":
         shared = [p[:, None, None] if getattr(p, "ndim", 0) else p for p in parameters]
-        return Mat(k, function(*(P.data for P in parts), *shared), parts[0].shape)
+        return k.wrap(function(*(P.data for P in parts), *shared))  # type: ignore[attr-defined, no-any-return]
     if k.kind == "latex":
-        shown = r",\, ".join(P.data.text for P in parts)
-        return k.symbol(rf"\operatorname{{{label}}}\left({shown}\right)", parts[0].shape)  # type: ignore[attr-defined, no-any-return]
+        return k.apply(label, parts, parameters)  # type: ignore[attr-defined, no-any-return]
     raise NotHere(f"an entrywise function in the kit of {k.kind}")
 
 

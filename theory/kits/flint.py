@@ -117,6 +117,10 @@ class Flint(Exact):
 
         return count
 
+    def _rational_eigenvalues(self, S: Mat) -> list[Fraction] | None:
+        _, factors = S.data.charpoly().numer().factor()
+        return [to_fraction(fmpq(-q[0], q[1])) for q, _ in factors if q.degree() == 1]
+
     def inv(self, A: Mat) -> Mat:
         return Mat(self, A.data.inv(), A.shape)
 

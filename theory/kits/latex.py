@@ -125,8 +125,17 @@ def _function(name: str, *arguments: str) -> str:
     return rf"\operatorname{{{name}}}\left({', '.join(arguments)}\right)"
 
 
+class Formula(Mat):
+    """A matrix as LaTeX. Sizes may be open, so products are not checked here; the exact kits check them."""
+
+    __slots__ = ()
+
+    def __matmul__(self, other: Mat) -> Mat:
+        return self.kit.matmul(self, other)
+
+
 GREEK = ("alpha", "beta", "gamma", "delta", "epsilon", "eta", "kappa", "lambda", "mu", "rho", "sigma", "tau")
-CAPITALS = {"Sig": r"\Sigma", "Lam": r"\Lambda", "Del": r"\Delta"}
+CAPITALS = {"lam": r"\lambda", "Sig": r"\Sigma", "Lam": r"\Lambda", "Del": r"\Delta"}
 
 
 def _symbol(name: str) -> str:
@@ -176,7 +185,7 @@ class Latex(Kit):
         return Text.of(value)
 
     def _mat(self, latex: str, strength: int, shape: Any) -> Mat:
-        return Mat(self, Text(latex, strength), tuple(shape))
+        return Formula(self, Text(latex, strength), tuple(shape))
 
     def mat(self, rows: Sequence[Sequence[Any]], shape: Any = None) -> Mat:
         shape = shape or (len(rows), len(rows[0]) if rows else 0)
@@ -261,7 +270,7 @@ class Latex(Kit):
             return self._mat("0", ATOM, shape)
         for one, other in ((A, B), (B, A)):
             if one.data.latex == "I":
-                return Mat(self, other.data, shape)
+                return Formula(self, other.data, shape)
         if A.data.latex == B.data.latex and A.data.strength == ATOM:
             return self._mat(f"{A.data.latex}^2", POWER, shape)
         return self._mat(f"{A.data.at(PRODUCT)} {B.data.at(PRODUCT)}", PRODUCT, shape)
@@ -292,7 +301,7 @@ class Latex(Kit):
         if A.data.latex.endswith(r"^{\top}") and A.data.strength == POWER:
             return self._mat(A.data.latex.removesuffix(r"^{\top}"), ATOM, shape)
         if A.data.latex in ("0", "I"):
-            return Mat(self, A.data, shape)
+            return Formula(self, A.data, shape)
         return self._mat(f"{A.data.at(ATOM)}" + r"^{\top}", POWER, shape)
 
     # -- scalars ------------------------------------------------------------------------------------------

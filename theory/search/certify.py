@@ -292,11 +292,26 @@ def roundings(point: Sequence[float], thin: bool = False) -> Iterator[tuple[Frac
     if all(float(v).is_integer() and abs(v) < 1e15 for v in point):
         yield tuple(Fraction(int(v)) for v in point)
         return
-    fine = [tuple(Fraction(round(float(v) * FINE), FINE) for v in point)]
-    coarse = [tuple(Fraction(round(float(v) * D), D) for v in point) for D in COARSE]
-    simple = [tuple(Fraction(float(v)).limit_denominator(D) for v in point) for D in (12, 60, 1000)]
-    order = simple + coarse + fine if thin else fine + coarse[-2:] + simple[:2] + coarse[:-2] + simple[2:]
-    yield from dict.fromkeys(order)
+    grid, simple = [*COARSE[-2:], *COARSE[:-2]], (12, 60, 1000)
+    if thin:
+        order = [(_simple, D) for D in simple] + [(_on_grid, D) for D in COARSE] + [(_on_grid, FINE)]
+    else:
+        order = [(_on_grid, FINE), *((_on_grid, D) for D in grid[:2]), *((_simple, D) for D in simple[:2])]
+        order += [*((_on_grid, D) for D in grid[2:]), (_simple, simple[2])]
+    seen = set()
+    for rounded, D in order:
+        values = rounded(point, D)
+        if values not in seen:
+            seen.add(values)
+            yield values
+
+
+def _on_grid(point: Sequence[float], D: int) -> tuple[Fraction, ...]:
+    return tuple(Fraction(round(float(v) * D), D) for v in point)
+
+
+def _simple(point: Sequence[float], D: int) -> tuple[Fraction, ...]:
+    return tuple(Fraction(float(v)).limit_denominator(D) for v in point)
 
 
 def cost(numbers: Sequence[Fraction]) -> tuple[int, int, int]:

@@ -31,6 +31,14 @@ class Sized:
         self.value = value
         self.size = np.abs(value) if size is None else size
 
+    @property
+    def ndim(self) -> int:
+        """Of the values: entrywise functions broadcast scalars of a batch against matrices."""
+        return int(np.ndim(self.value))
+
+    def __getitem__(self, place: Any) -> Array:
+        return self.value[place]
+
     @staticmethod
     def of(value: Any) -> Sized:
         """A plain number or array as a sized scalar."""
@@ -97,7 +105,7 @@ class Slack:
 class Scored(Floats):
     """Floats with sizes. ``mode`` "ratio" scores ``a <= b`` by the ratio of its sides, "terms" by their sizes."""
 
-    kind = "scored"
+    kind = "floats"
 
     def __init__(self, mode: str = "ratio") -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from theory.search.report import TaskResult
 
 Array = Any
 CLEAR_POINTS = 150  # clear violations of one part that are tried exactly
-NEAR_POINTS = 6  # points on the boundary of a conclusion that are tried exactly
+NEAR_POINTS = 4  # points on the boundary of a conclusion that are tried exactly
 EXACT_DECISIONS = 300  # of one part, for what floats suggest
 WATCHED = 128  # points of one part whose classes are noted
 
@@ -62,11 +62,11 @@ class Part:
             index = np.flatnonzero(flagged)
             weight = np.where(integral[index], np.abs(z[index]).sum(axis=1) - 1e6, s.objective[index])
             for i in index[np.argsort(weight, kind="stable")][:limit]:
-                if self._try(z[i], flat, 4 if flagged is s.near else 12):
+                if self._try(z[i], flat, 3 if flagged is s.near else 12, flagged is s.clear):
                     return
         good = np.flatnonzero(s.meets & ~s.clear)
         for i in good[np.argsort(s.objective[good], kind="stable")][:2]:
-            if self._try(z[i], False, 1, suspicious=False):
+            if self._try(np.round(z[i], 3), False, 1, suspicious=False):
                 return
 
     def _try(self, point: Array, thin: bool, roundings: int, suspicious: bool = True) -> bool:
@@ -149,7 +149,7 @@ def ascend(part: Part, count: int) -> None:
     total = sum(m * n for m, n in part.shapes.values())
     if not total:
         return
-    pool_size = max(64, count // 6)
+    pool_size = max(32, count // 6)
     pool = np.concatenate(
         [
             points.families(part.rng, part.shapes, pool_size // 2),
@@ -188,9 +188,9 @@ def degenerate(part: Part, count: int) -> None:
             return
     total = sum(m * n for m, n in part.shapes.values())
     first = part.problem.score(part.d, points.gaussian(part.rng, part.shapes, 4)) if total else None
-    if first is None or not first.critical or total > 80:
+    if first is None or not first.critical or total > 80 or count < 800:
         return
-    budget = max(400, count // 2)
+    budget = count // 2
     kinds = list(part.rng.permutation(len(first.critical)))[: max(1, count // 1500)]
     for kind in kinds:
 
@@ -203,7 +203,7 @@ def degenerate(part: Part, count: int) -> None:
         starts = np.concatenate(
             [points.small(part.rng, part.shapes, 4), points.gaussian(part.rng, part.shapes, 4)]
         )
-        z, values = ascent.climb(f, starts, part.rng, 12)
+        z, values = ascent.climb(f, starts, part.rng, max(3, count // 4 // len(kinds) // 8))
         final, _ = ascent.adapt(f, z[np.argsort(values, kind="stable")[:2]], part.rng, budget // len(kinds))
         for point in final:
             for candidate in islice(part.problem.candidates(part.d, point, True), 8):
