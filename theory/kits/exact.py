@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from math import gcd
+from math import lcm
 from typing import Any
 
 from theory.kits import reals
@@ -273,6 +273,10 @@ class Exact(Kit):
 
         return count
 
+    def _rational_eigenvalues(self, S: Mat) -> list[Fraction] | None:
+        """All rational eigenvalues, where a kit knows them at once; here they are found by enclosing."""
+        return None
+
     def eig(self, S: Mat, i: int) -> Any:
         n, rows = S.shape[0], self._rational(S, "eigenvalues")
         if not 1 <= i <= n:
@@ -297,13 +301,13 @@ class Exact(Kit):
                 span[0 if compare(middle) >= 0 else 1] = middle
             return span[0], span[1]
 
-        # den * S is integral, so a rational eigenvalue is an integer over den: rational or not is decided
-        den = 1
-        for r in rows:
-            for v in r:
-                den = den * int(v.denominator) // gcd(den, int(v.denominator))
-        low, high = enclose(den.bit_length() + 2)
-        for candidate in (span[0], span[1], Fraction(round((low + high) / 2 * den), den)):
+        candidates = self._rational_eigenvalues(S)
+        if candidates is None:
+            # den * S is integral, so a rational eigenvalue is an integer over den: rational or not is decided
+            den = lcm(*(int(v.denominator) for r in rows for v in r))
+            low, high = enclose(den.bit_length() + 2)
+            candidates = [low, high, Fraction(round((low + high) / 2 * den), den)]
+        for candidate in candidates:
             if compare(candidate) == 0:
                 return candidate
         return Real(enclose, compare)
