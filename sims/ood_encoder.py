@@ -254,7 +254,7 @@ def spectrum_figure(real: Layer) -> dict[str, Any]:
     at = np.unique(np.geomspace(1, len(inputs), 60).astype(int))
     return {
         "name": "spectra",
-        "title": "Real spectra decay over four decimal orders",
+        "title": "Real spectra decay: inputs and residual",
         "kind": "line",
         "x": {"label": "j", "scale": "log"},
         "y": {"label": "share of the total", "scale": "log"},
@@ -273,7 +273,7 @@ def curve_figure(
     steps = list(run.steps)
     return {
         "name": "training",
-        "title": "Real condition numbers slow gradient descent",
+        "title": "LoRA on the real block, on its way to the closed form",
         "kind": "line",
         "x": {"label": "gradient steps", "scale": "log"},
         "y": {"label": "in-distribution risk / pretrained risk"},

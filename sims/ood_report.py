@@ -215,7 +215,7 @@ def phase_figure(grid: dict[str, Any]) -> dict[str, Any]:
     """The phase diagram with the two predicted lines."""
     return {
         "name": "phase",
-        "title": "S2FT forgets less than LoRA only where it also learns less",
+        "title": "Below t = 1/2 the method that learns less wins, above it the other",
         "kind": "heatmap",
         "caption": (
             "Mean of E_o(S2FT) - E_o(LoRA) after gradient descent; blue: S2FT is better. The phase law says that the "
@@ -294,7 +294,7 @@ def sample_figure(got: dict[int, dict[str, Array]]) -> dict[str, Any]:
             series.append({"label": method, "role": "predicted", "x": list(got), "y": y})
     return {
         "name": "samples",
-        "title": "Few samples favour the method that fits fewer directions",
+        "title": "What n samples cost each method",
         "kind": "line",
         "x": {"label": "training samples n", "scale": "log"},
         "y": {"label": "in-distribution risk / pretrained risk", "scale": "log"},
@@ -319,7 +319,7 @@ def curve_figure(run: Run, starts: dict[str, dict[str, Array]]) -> dict[str, Any
             )
     return {
         "name": "training",
-        "title": "Gradient descent reaches the closed forms",
+        "title": "Gradient descent on its way to the closed forms",
         "kind": "line",
         "x": {"label": "gradient steps", "scale": "log"},
         "y": {"label": "in-distribution risk / pretrained risk"},
@@ -363,13 +363,13 @@ def sweep_figure(name: str, points: dict[int, dict[str, Array]]) -> dict[str, An
     """What a bound says along the sweep, beside what it bounds."""
     x = list(points)
     if name == "residual_rank":
-        title = "The printed bound on LoRA's bias is decimal orders too large"
+        title = "LoRA's bias, the printed bound on it, and the repaired one"
         label, shown = (
             "rank R of what the layer can still learn",
             ["thm_f10_bias|printed (11)", "thm_f10_bias|repaired"],
         )
     else:
-        title = "S2FT's bias falls below LoRA's when it tunes enough channels"
+        title = "The biases of S2FT and LoRA against the number of tuned channels"
         label, shown = (
             "channels s that S2FT tunes (R = 2 r)",
             ["lemma_f14_right|printed", "lemma_f14_right|repaired"],

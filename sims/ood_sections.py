@@ -170,7 +170,8 @@ def finite(block: Block) -> dict[str, Array]:
         F = fit(k, x, s)
         out[f"{method}.in"] = risks.risk_in(k, x, fits[method])
         out[f"{method}.out"] = risks.risk_out(k, x, fits[method])
-        if method == "LoRA" and task.rank <= task.residual_rank:
+        # With R > r the leading order is dominated by the few tasks whose gap sigma_r - sigma_{r+1} nearly closes.
+        if method == "LoRA" and task.rank == task.residual_rank:
             leading = risks.variance_lora_leading(k, x, s, task.rank, task.residual_rank, rank_A)
             out["LoRA.in.mean"] = risks.risk_in(k, x, F) + leading / n
         elif method != "LoRA" and n > rank_A + 1:

@@ -11,7 +11,8 @@ optimizer and on the size of the gradient at the features, so all four combinati
 
 The layer maps x (n entries of size 1) to z = (W + U V') x, and only z0 = W x matters, so no n x n matrix is
 formed. The loss is half the squared distance of z to a target, summed over the features (gradient Theta(1) at
-each) or averaged (Theta(1/n)). LoRA starts at U = 0, V of variance 1/n. Two steps, since V moves only after U.
+each) or averaged (Theta(1/n)). LoRA starts at U = 0, V of variance 1/n, and takes two
+steps, since V moves only after U; S2FT starts at V = 0 and takes one.
 """
 
 from __future__ import annotations
