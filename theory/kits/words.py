@@ -167,6 +167,8 @@ class Words(Kit):
 
     # -- ring operations ----------------------------------------------------------------------------------
     def num(self, value: Any) -> Any:
+        if isinstance(value, str) and value.isidentifier():  # a size left open, such as the rank r
+            return self.number(value)
         return Poly.of(value)
 
     def eye(self, n: Any) -> Mat:

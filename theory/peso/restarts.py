@@ -35,7 +35,7 @@ def top_r(k: Kit, x: Instance) -> None:
     k.given("eta >= 0", k.le(k.num(0), x.eta))
     bound = x.f0 - x.eta * k.dot(x.G, best) + x.L / 2 * x.eta * x.eta * k.fro2(best)
     k.given("smooth along the step", k.le(x.f1, bound))
-    p, r = (v if k.kind != "words" else k.number(v) for v in (x.p, x.r))  # type: ignore[attr-defined]
+    p, r = k.num(x.p), k.num(x.r)
     k.claim(SHARE, k.le(p * k.fro2(x.G - best), (p - r) * k.fro2(x.G)))
     moved = x.eta * k.fro2(best)
     k.claim(GAIN, k.le(moved - x.L / 2 * x.eta * moved, x.f0 - x.f1))
