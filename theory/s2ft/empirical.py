@@ -45,7 +45,8 @@ def risk(k: Kit, x: Instance, dW: Mat) -> Any:
 
 def descent(x: Instance, dW: Mat) -> Mat:
     """Half the negative gradient of R_n at dW (m x k)."""
-    return x.H.T @ (x.T - x.H @ dW @ x.L @ x.X) @ x.X.T @ x.L.T
+    toward: Mat = x.H.T @ (x.T - x.H @ dW @ x.L @ x.X) @ x.X.T @ x.L.T
+    return toward
 
 
 def excess_out(k: Kit, x: Instance, fit: Mat) -> Any:

@@ -25,7 +25,8 @@ MINIMISER = "Vs minimises, H U Vs' A = H U V*' A"
 
 def solution(k: Kit, x: Instance, s: Any) -> Mat:
     """V* (k x s) as printed, with (U' H')^+ written as the transpose of (H U)^+."""
-    return s.A_pinv @ s.A_pinv @ x.L @ s.Sig @ s.D.T @ k.pinv(x.H @ s.U).T
+    best: Mat = s.A_pinv @ s.A_pinv @ x.L @ s.Sig @ s.D.T @ k.pinv(x.H @ s.U).T
+    return best
 
 
 def statement(k: Kit, x: Instance) -> None:

@@ -28,7 +28,8 @@ UNUSED = ("Si psd", "L Sig_i L' is not zero", "Sig_f is not zero")
 
 def left_out(k: Kit, x: Instance, s: Any, Z: Mat) -> Mat:
     """The rows of H^+ Z outside S, the rows in S set to zero: (I - U U') H^+ Z."""
-    return (k.eye(x.H.shape[1]) - s.U @ s.U.T) @ k.pinv(x.H) @ Z
+    rows: Mat = (k.eye(x.H.shape[1]) - s.U @ s.U.T) @ k.pinv(x.H) @ Z
+    return rows
 
 
 def assumption_f4(k: Kit, x: Instance, s: Any) -> None:
@@ -85,7 +86,8 @@ def before_kappa(k: Kit, x: Instance) -> None:
 
 def reached(k: Kit, x: Instance, s: Any) -> Mat:
     """(I - PS) H (I - U U'), q x m: what the channels outside S reach and those in S do not."""
-    return (k.eye(x.H.shape[0]) - s.PS) @ x.H @ (k.eye(x.H.shape[1]) - s.U @ s.U.T)
+    beyond: Mat = (k.eye(x.H.shape[0]) - s.PS) @ x.H @ (k.eye(x.H.shape[1]) - s.U @ s.U.T)
+    return beyond
 
 
 def before_kappa_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:

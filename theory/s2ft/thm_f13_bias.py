@@ -31,7 +31,8 @@ def bias(k: Kit, x: Instance, s: Any) -> Any:
 
 def distance(k: Kit, s: Any, Z: Mat) -> Mat:
     """(P - PS) Phi Phi', Phi the left singular vectors of Z; its norm is that of (P - PS) Phi."""
-    return (s.P - s.PS) @ k.proj(Z)
+    missed: Mat = (s.P - s.PS) @ k.proj(Z)
+    return missed
 
 
 def statement(k: Kit, x: Instance) -> None:
