@@ -265,7 +265,7 @@ class Exact(Kit):
 
     # -- spectra: enclosures refined by inertia counts, exact against rationals ------------------------------
     def _counter(self, S: Mat) -> Callable[[Fraction], tuple[int, int]]:
-        """c -> how many eigenvalues of S lie above c, and how many are equal to it."""
+        """Map c to how many eigenvalues of S lie above c, and how many are equal to it."""
 
         def count(c: Fraction) -> tuple[int, int]:
             positive, _, zero = self.inertia(S - c * self.eye(S.shape[0]))

@@ -55,9 +55,8 @@ def falsify(
         raise _fail(str(error)) from None
     chosen = [t for t in targets if reading is None or reading in t.name]
     if not chosen:
-        raise _fail(
-            f"{file.name}: no statement named like {reading!r}; there are {[t.name for t in targets]}"
-        )
+        msg = f"{file.name}: no statement named like {reading!r}; there are {[t.name for t in targets]}"
+        raise _fail(msg)
     console = Console(soft_wrap=True, highlight=False, stderr=as_json)
     reports: dict[str, Any] = {}
     status = 0
@@ -87,7 +86,8 @@ def falsify(
         try:
             output.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
-            raise _fail(f"{output}: {error.strerror}; give a file that can be written") from None
+            msg = f"{output}: {error.strerror}; give a file that can be written"
+            raise _fail(msg) from None
     if as_json:
         print(text)
     raise typer.Exit(status)
@@ -171,14 +171,17 @@ def new(
     from theory.search import template
 
     if file.suffix != ".py":
-        raise _fail(f"{file}: a claim file is a Python file; give a name that ends in .py")
+        msg = f"{file}: a claim file is a Python file; give a name that ends in .py"
+        raise _fail(msg)
     try:
         with file.open("x", encoding="utf-8") as stream:
             stream.write(template.text(file.name))
     except FileExistsError:
-        raise _fail(f"{file}: exists already; give another name") from None
+        msg = f"{file}: exists already; give another name"
+        raise _fail(msg) from None
     except OSError as error:
-        raise _fail(f"{file}: {error.strerror}; give a file that can be written") from None
+        msg = f"{file}: {error.strerror}; give a file that can be written"
+        raise _fail(msg) from None
     print(f"wrote {file}; now: python -m theory falsify {file}")
 
 

@@ -7,7 +7,7 @@ its linear factors over the rationals.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -22,6 +22,9 @@ from theory.search.problem import Problem
 
 DEGREE = 9  # of the polynomials that are looked for along a line
 NODES = [Fraction(i) for i in range(-5, 7)]  # DEGREE + 1 to interpolate, the rest to confirm
+
+
+Counter = Callable[[int], None]
 
 
 class Probe(TiedFlint):
@@ -106,8 +109,13 @@ def rational_roots(ordinates: list[Fraction]) -> list[Fraction]:
     return [to_fraction(fmpq(-q[0], q[1])) for q, _ in factors if q.degree() == 1]
 
 
-def candidates(problem: Problem, d: Mapping[str, Any], base: Any, rng: Any) -> Iterator[Candidate]:
-    """Points on random coordinate lines through `base` (points, total) where something noted vanishes."""
+def candidates(
+    problem: Problem, d: Mapping[str, Any], base: Any, rng: Any, count: Counter
+) -> Iterator[Candidate]:
+    """Points on random coordinate lines through `base` (points, total) where something noted vanishes.
+
+    `count` is called with the number of exact evaluations that each line takes.
+    """
     total = base.shape[1]
     if not total or problem.setting.inner is not None:
         return
@@ -117,6 +125,7 @@ def candidates(problem: Problem, d: Mapping[str, Any], base: Any, rng: Any) -> I
         direction[int(rng.integers(total))] = Fraction(1)
         if rng.random() < 0.25:
             direction = [Fraction(int(v)) for v in rng.integers(-1, 2, total)]
+        count(len(NODES))
         yield from on_line(problem, d, start, direction)
 
 

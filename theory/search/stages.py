@@ -41,6 +41,10 @@ class Part:
         """Whether a counterexample was certified."""
         return self.result.hit is not None
 
+    def count_exact(self, number: int) -> None:
+        """Count exact evaluations that decide no candidate."""
+        self.result.exact += number
+
     def objective(self, mode: str) -> Callable[[Array], Array]:
         """The objective to minimise, counting evaluations."""
 
@@ -106,7 +110,7 @@ class Part:
 
     def finish(self) -> TaskResult:
         """The counts, complete."""
-        self.result.exact = self.certifier.asked
+        self.result.exact += self.certifier.asked
         self.result.reasons += self.certifier.reasons
         self.result.errors += self.certifier.errors
         return self.result
@@ -183,7 +187,7 @@ def ascend(part: Part, count: int) -> None:
 def degenerate(part: Part, count: int) -> None:
     """Points where a rank, inverse, gap or determinant of the text changes: by exact roots and by descent."""
     base = points.small(part.rng, part.shapes, max(2, count // 120))
-    for candidate in lines.candidates(part.problem, part.d, base, part.rng):
+    for candidate in lines.candidates(part.problem, part.d, base, part.rng, part.count_exact):
         if part.decide(candidate):
             return
     total = sum(m * n for m, n in part.shapes.values())

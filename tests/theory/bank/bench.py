@@ -38,8 +38,12 @@ def survives_gaussian(lemma, draws: int = DRAWS) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="only these lemmas")
-    parser.add_argument("--factor", type=int, default=1, help="multiple of the default budget, for true lemmas")
-    parser.add_argument("--draws", action="store_true", help="also count which survive a million Gaussian draws")
+    parser.add_argument(
+        "--factor", type=int, default=1, help="multiple of the default budget, for true lemmas"
+    )
+    parser.add_argument(
+        "--draws", action="store_true", help="also count which survive a million Gaussian draws"
+    )
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", choices=("true", "false"))
     options = parser.parse_args()
@@ -58,14 +62,27 @@ def main() -> None:
             slowest = max(slowest, seconds)
         if not right:
             wrong.append(lemma.name)
-        how = f"{report.found['stage']} {report.found['sizes']}" if report.found else f"best {(report.best or {}).get('ratio')}"
+        how = (
+            f"{report.found['stage']} {report.found['sizes']}"
+            if report.found
+            else f"best {(report.best or {}).get('ratio')}"
+        )
         if not lemma.true and options.draws and survives_gaussian(lemma):
             surviving.append(lemma.name)
         faults = f" faults {report.errors}" if report.errors else ""
-        print(f"{'ok   ' if right else 'WRONG'} {str(lemma.true):5} {seconds:6.2f} s {report.evaluations:8d}  {lemma.name}: {how}{faults}", flush=True)
+        print(
+            f"{'ok   ' if right else 'WRONG'} {str(lemma.true):5} {seconds:6.2f} s {report.evaluations:8d}  {lemma.name}: {how}{faults}",
+            flush=True,
+        )
     false = [b for b in chosen if not b.true]
-    print(f"{len(false)} false, {len(chosen) - len(false)} true; wrong: {wrong or 'none'}; slowest refutation {slowest:.2f} s")
-    for tag, meaning in (("large", "need dimension >= 4 and rank >= 3"), ("tie", "need a tie or a rank drop"), ("narrow", "live in a narrow cone")):
+    print(
+        f"{len(false)} false, {len(chosen) - len(false)} true; wrong: {wrong or 'none'}; slowest refutation {slowest:.2f} s"
+    )
+    for tag, meaning in (
+        ("large", "need dimension >= 4 and rank >= 3"),
+        ("tie", "need a tie or a rank drop"),
+        ("narrow", "live in a narrow cone"),
+    ):
         print(f"{sum(tag in b.tags for b in false)} {meaning}")
     if options.draws:
         print(f"{len(surviving)} survive {DRAWS} Gaussian draws: {', '.join(surviving)}")

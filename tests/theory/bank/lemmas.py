@@ -101,7 +101,12 @@ def anticommutator_of_psd_is_psd(k, x):
     k.claim("AB + BA psd", k.psd(x.A @ x.B + x.B @ x.A))
 
 
-@lemma(False, Setting(sizes(1, 2, 3), squares("A", "B"), lambda k, t, d: Instance(A=gram(t.A), B=gram(t.A) + gram(t.B))))
+@lemma(
+    False,
+    Setting(
+        sizes(1, 2, 3), squares("A", "B"), lambda k, t, d: Instance(A=gram(t.A), B=gram(t.A) + gram(t.B))
+    ),
+)
 def squares_keep_the_order(k, x):
     k.given("A psd", k.psd(x.A))
     k.given("A <= B", k.psd(x.B - x.A))
@@ -116,7 +121,11 @@ def the_cube_is_operator_convex(k, x):
     k.claim("((A+B)/2)^3 <= (A^3+B^3)/2", k.psd(cubes - half @ half @ half))
 
 
-@lemma(False, Setting(sizes(1, 2), squares("A", "B"), lambda k, t, d: Instance(A=gram(t.A), B=gram(t.A) + gram(t.B))), "tie")
+@lemma(
+    False,
+    Setting(sizes(1, 2), squares("A", "B"), lambda k, t, d: Instance(A=gram(t.A), B=gram(t.A) + gram(t.B))),
+    "tie",
+)
 def pseudo_inverses_reverse_the_order(k, x):
     k.given("A psd", k.psd(x.A))
     k.given("A <= B", k.psd(x.B - x.A))
@@ -337,7 +346,14 @@ def heavy_ball_decreases_every_step(k, x):
     k.claim("monotone", k.le(k.dot(after, x.Q @ after), k.dot(w, x.Q @ w)))
 
 
-@lemma(False, Setting([{"n": 2}, {"n": 3}], lambda d: {"C": (d["n"], d["n"]), "w": (d["n"], 1)}, lambda k, t, d: Instance(Q=smooth_quadratic(k, t.C), w=t.w)))
+@lemma(
+    False,
+    Setting(
+        [{"n": 2}, {"n": 3}],
+        lambda d: {"C": (d["n"], d["n"]), "w": (d["n"], 1)},
+        lambda k, t, d: Instance(Q=smooth_quadratic(k, t.C), w=t.w),
+    ),
+)
 def a_coordinate_step_shrinks_the_norm(k, x):
     assume_smooth(k, x)
     n = x.Q.shape[0]
@@ -375,7 +391,9 @@ def a_random_coordinate_keeps_a_third(k, x):
 
 
 # == true lemmas ================================================================================================
-@lemma(True, Setting(sizes(1, 2, 3), squares("A", "B"), lambda k, t, d: Instance(P=k.proj(t.A), Q=k.proj(t.B))))
+@lemma(
+    True, Setting(sizes(1, 2, 3), squares("A", "B"), lambda k, t, d: Instance(P=k.proj(t.A), Q=k.proj(t.B)))
+)
 def projectors_differ_by_at_most_one(k, x):
     for name in "PQ":
         k.given(f"{name} symmetric", k.sym(x[name]))
