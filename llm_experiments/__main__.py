@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from reports.store import RecordError
     from sims.assets import AssetError
 
-    app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+    app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
     app.command(name)(importlib.import_module(COMMANDS[name][0]).command)
     try:
         status = app(rest, prog_name=f"python -m llm_experiments {name}", standalone_mode=False)

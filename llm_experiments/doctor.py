@@ -123,7 +123,7 @@ def prepared() -> Iterator[Finding]:
     }
     for name, (path, package) in optional.items():
         there = Path(path).is_file()
-        words = "installed" if there else "optional, not installed: synonym sets are skipped"
+        words = "installed" if there else "optional, not installed (lists of synonyms)"
         yield Finding(name, GOOD if there else NOTE, words, "" if there else f"apt-get install {package}")
 
 

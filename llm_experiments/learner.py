@@ -61,6 +61,7 @@ class Learner:
     ) -> None:
         self.network, self.encoding, self.head, self.device = network, encoding, head, device
         self._autocast = autocast
+        self._dtype = next(network.parameters()).dtype
         if encoding.kind == "decoder" and encoding.task.labels:
             self._place, self._deciding = encoding.deciding_token()
 
@@ -71,32 +72,40 @@ class Learner:
         return DECODING[key].format(limit=GENERATED_TOKENS)
 
     def batch(self, split: Split, indices: list[int]) -> Batch:
-        """A batch of a split on the learner's device."""
-        return split.batch(indices, self.encoding.kind, self.encoding.tokenizer.pad_id, self.device)
+        """A batch of a split on the learner's device; cached states in the dtype of the weights."""
+        batch = split.batch(indices, self.encoding.kind, self.encoding.tokenizer.pad_id, self.device)
+        if "inputs_embeds" in batch.inputs:
+            batch.inputs["inputs_embeds"] = batch.inputs["inputs_embeds"].to(self._dtype)
+        return batch
 
     def pooled(self, batch: Batch) -> Tensor:
         """Mean of an encoder's last states over the tokens of each sequence (batch x width), float32."""
-        states = self._run(batch).last_hidden_state.float()
-        mask = batch.inputs["attention_mask"][:, -states.shape[1] :].unsqueeze(-1).to(states.dtype)
+        mask = batch.inputs["attention_mask"].unsqueeze(-1).float()
+        # Prompts that a method puts in front of a sequence are no part of it.
+        states = self._run(batch).last_hidden_state[:, -mask.shape[1] :].float()
         return (states * mask).sum(1) / mask.sum(1)
 
-    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Scores and targets: encoder (batch x classes), decoder (batch x kept positions x vocabulary)."""
+    def scores(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Everything that counts in the loss of a batch, one row each.
+
+        Returns:
+            Scores (rows x classes or vocabulary, float32), targets (rows), and the example of each row. An
+            encoder has one row an example, a decoder one for each answer token.
+        """
         if self.head is not None:
-            return self.head(self.pooled(batch)), batch.targets
+            return self.head(self.pooled(batch)), batch.targets, torch.arange(len(batch.items))
         # Positions before the earliest answer never count; the vocabulary is wide, so they are not computed.
         longest = batch.targets.shape[1]
         keep = longest - min(item.answer_start - 1 for item in batch.items)
-        scores = self._run(batch, logits_to_keep=keep, use_cache=False).logits
-        return scores[:, -keep:].float(), batch.targets[:, -keep:]
+        logits = self._run(batch, logits_to_keep=keep, use_cache=False).logits[:, -keep:]
+        targets = batch.targets[:, -keep:]
+        counted = targets != IGNORED
+        return logits[counted].float(), targets[counted], counted.nonzero()[:, 0]
 
     def loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Summed cross-entropy in nats, and over how many labels or answer tokens it is summed."""
-        scores, targets = self.logits(batch)
-        flat = functional.cross_entropy(
-            scores.reshape(-1, scores.shape[-1]), targets.reshape(-1), reduction="sum", ignore_index=IGNORED
-        )
-        return flat, int((targets != IGNORED).sum())
+        scores, targets, _ = self.scores(batch)
+        return functional.cross_entropy(scores, targets, reduction="sum"), len(targets)
 
     def _run(self, batch: Batch, **extra: object) -> object:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._autocast):
@@ -120,23 +129,22 @@ class Learner:
 
     def _outputs(self, split: Split, indices: list[int]) -> dict[str, np.ndarray]:
         batch = self.batch(split, indices)
-        scores, targets = self.logits(batch)
+        scores, targets, example = self.scores(batch)
         if self.head is not None:
             return {"log_probs": _numpy(scores.log_softmax(1))}
+        tokens = torch.bincount(example, minlength=len(indices))
         if self.encoding.task.labels:
-            # argmax finds the first position that counts: the one that predicts the answer's first token
-            place = (targets != IGNORED).int().argmax(1) + self._place
-            rows = scores[torch.arange(len(place), device=scores.device), place][:, self._deciding]
-            return {"log_probs": _numpy(rows.log_softmax(1))}
-        counted = targets != IGNORED
-        chosen = scores.log_softmax(2).gather(2, targets.clamp(min=0).unsqueeze(2)).squeeze(2)
-        outputs = {
-            "answer_nats": _numpy(-(chosen * counted).sum(1)),
-            "answer_tokens": _numpy(counted.sum(1)),
-        }
+            rows = scores[tokens.cumsum(0) - tokens + self._place]  # the row that predicts the deciding token
+            return {"log_probs": _numpy(rows[:, self._deciding].log_softmax(1))}
+        nats = functional.cross_entropy(scores, targets, reduction="none")
+        wrong = (scores.argmax(1) != targets).to(nats.dtype)
+
+        def total(of_rows: Tensor) -> Tensor:
+            return torch.zeros(len(indices), device=nats.device).index_add(0, example, of_rows)
+
+        outputs = {"answer_nats": _numpy(total(nats)), "answer_tokens": _numpy(tokens)}
         if self.encoding.task.decoding == "whole_answer":
-            exact = ((scores.argmax(2) == targets) | ~counted).all(1)
-            return {**outputs, "exact": _numpy(exact)}
+            return {**outputs, "exact": _numpy(total(wrong) == 0)}
         return {**outputs, "exact": np.array(self._generated(batch))}
 
     def _generated(self, batch: Batch) -> list[bool]:

@@ -200,6 +200,11 @@ def test_cached_states_train_like_the_frozen_lower_layers():
     assert [row["loss"] for row in run.train()["curve"]] == pytest.approx(cached, rel=1e-5)
 
 
+def test_cached_states_take_the_precision_of_the_weights():
+    exact, rounded = (losses(cached_lower=1, head="random", precision=p) for p in ("fp32", "bf16"))
+    assert rounded[0] == pytest.approx(exact[0], rel=2e-2)
+
+
 def test_an_adapter_from_cached_states_loads_on_the_complete_model(tmp_path):
     from peft import PeftModel
 
