@@ -30,10 +30,9 @@ SOURCES = {
 LAYERS = 6
 SNIPPETS = 300  # of each source, evenly spaced over its file
 LONGEST = 64  # tokens of a snippet
-KEPT = 4096  # tokens whose inputs and outputs are kept as samples of the first source
 HEADS = 12
 EPSILON = 1e-12  # of layer normalisation, as in the model's configuration
-_FORMAT = 2  # raised when what is computed below changes
+_FORMAT = 3  # raised when what is computed below changes
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,6 @@ class FeedForward:
     W1: Array
     W2: Array
     sources: dict[str, Source]
-    samples: tuple[Array, Array]
 
     @property
     def H(self) -> Array:
@@ -85,7 +83,6 @@ def load(layer: int) -> FeedForward:
         layer,
         SNIPPETS,
         LONGEST,
-        KEPT,
         _FORMAT,
     )
     key = hashlib.sha256(repr(words).encode()).hexdigest()[:16]
@@ -100,7 +97,7 @@ def load(layer: int) -> FeedForward:
             )
             for name in SOURCES
         }
-        return FeedForward(W1, W2, sources, (stored["x"], stored["y"]))
+        return FeedForward(W1, W2, sources)
 
 
 def _weights(folder: Path) -> dict[str, Array]:
@@ -131,9 +128,6 @@ def _compute(weights: Path, texts: Path, layer: int, target: Path) -> None:
         )
         y, slope = _block(w, layer, x)
         stored |= {f"{name}.{key}": value for key, value in _moments(x, y, slope).items()}
-        if not any(key == "x" for key in stored):
-            some = np.random.default_rng(0).permutation(len(x))[:KEPT]
-            stored |= {"x": x[some] - x.mean(0), "y": y[some] - y.mean(0)}
     target.parent.mkdir(parents=True, exist_ok=True)
     half = target.with_name(f"{target.stem}.{os.getpid()}.npz")
     np.savez(half, **stored)
