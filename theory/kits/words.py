@@ -432,7 +432,10 @@ class Words(Kit):
     def cols(self, A: Mat, S: Any) -> Mat:
         key = ("cols", str(S), str(A.shape[1]))
         if key not in self._known:
-            U = self.letter(f"U[{S}]", A.shape[1], f"|{S}|")
+            name = f"U[{S}]"
+            if (name, False) in self._rows:  # the same index set of another size is another letter
+                name = f"U[{S} of {A.shape[1]}]"
+            U = self.letter(name, A.shape[1], f"|{S}|")
             self._known[key] = U
             ((u, _),) = U.data.items()
             self._rule(self._star(u) + u, self.eye(U.shape[1]))
