@@ -95,7 +95,7 @@ def opaque(k: Kit, label: str, function: Function, parts: Sequence[Mat], rows: A
         return result
     if k._known.setdefault(("function", label), function) is not function:  # type: ignore[arg-type, comparison-overlap]
         raise ValueError(f"the label {label!r} stands for two functions")
-    key = ("opaque", label, *(k._key("", k.normal(P)) for P in parts))
+    key = ("opaque", label, rows, columns, *(k._key("", k.normal(P)) for P in parts))
     if key not in k._known:
         k._known[key] = k.letter(f"{label}[{len(k._known)}]", rows, columns)
     return k._known[key]

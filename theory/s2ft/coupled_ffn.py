@@ -194,7 +194,7 @@ CLAIM = Claim(
             ),
         ),
         Reading(
-            name="channels of [d], the range printed in 3.2",
+            name="indices of the width, as printed in 3.2",
             sentence="The selected channels are indices in [d], the width of the block's input and output.",
             statement=outer,
             setting=STREAM,
