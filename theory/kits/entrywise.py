@@ -43,14 +43,16 @@ def entrywise(
         return k.wrap(function(*(P.data for P in parts), *shared))  # type: ignore[attr-defined, no-any-return]
     if k.kind == "latex":
         return k.apply(label, parts, parameters)  # type: ignore[attr-defined, no-any-return]
-    raise NotHere(f"an entrywise function in the kit of {k.kind}")
+    msg = f"an entrywise function in the kit of {k.kind}"
+    raise NotHere(msg)
 
 
 def _unknown(
     k: Words, label: str, function: Function, parts: Sequence[Mat], parameters: Sequence[Any]
 ) -> Mat:
     if k._known.setdefault(("function", label), function) is not function:  # type: ignore[arg-type, comparison-overlap]
-        raise ValueError(f"the label {label!r} stands for two functions")
+        msg = f"the label {label!r} stands for two functions"
+        raise ValueError(msg)
     selections = {w[0][0]: M for key, M in k._known.items() if key[0] == "cols" for w in M.data}
     inner = [k.normal(P).data for P in parts]
     left: list[Mat] = []
@@ -94,7 +96,8 @@ def opaque(k: Kit, label: str, function: Function, parts: Sequence[Mat], rows: A
         result: Mat = function(k, *parts)
         return result
     if k._known.setdefault(("function", label), function) is not function:  # type: ignore[arg-type, comparison-overlap]
-        raise ValueError(f"the label {label!r} stands for two functions")
+        msg = f"the label {label!r} stands for two functions"
+        raise ValueError(msg)
     key = ("opaque", label, rows, columns, *(k._key("", k.normal(P)) for P in parts))
     if key not in k._known:
         k._known[key] = k.letter(f"{label}[{len(k._known)}]", rows, columns)

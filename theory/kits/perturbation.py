@@ -65,7 +65,7 @@ def root_lipschitz(k: Words, A: Mat, B: Mat, low: Any, above: str, psd: str) -> 
 
 
 def top_share(k: Words, A: Mat, r: Any, p: Any) -> NonNegative:
-    """p |SVD_r(A)|_F^2 - r |A|_F^2 for p = min(rows, columns) and 0 <= r <= p (static sizes).
+    """P |SVD_r(A)|_F^2 - r |A|_F^2 for p = min(rows, columns) and 0 <= r <= p (static sizes).
 
     The r largest of p squares s_1^2 >= ... >= s_p^2 hold at least the share r / p of their sum.
     """
@@ -74,8 +74,10 @@ def top_share(k: Words, A: Mat, r: Any, p: Any) -> NonNegative:
     return NonNegative(value, "the top r of p squares hold their share", _EARNED)
 
 
-def relative_roots(k: Words, X: Mat, Y: Mat, w: Any, below: str, above: str, psd: tuple[str, str]) -> NonNegative:
-    """w |X| - |Y - X| when hypotheses say (1 - w)^2 X^2 <= Y^2 <= (1 + w)^2 X^2, X, Y psd and 0 <= w <= 1.
+def relative_roots(
+    k: Words, X: Mat, Y: Mat, w: Any, below: str, above: str, psd: tuple[str, str]
+) -> NonNegative:
+    """W |X| - |Y - X| when hypotheses say (1 - w)^2 X^2 <= Y^2 <= (1 + w)^2 X^2, X, Y psd and 0 <= w <= 1.
 
     The square root keeps the order of psd matrices (Loewner, Heinz), so -w X <= Y - X <= w X.
 

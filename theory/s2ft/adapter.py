@@ -108,7 +108,10 @@ COLUMNS = Setting(dims=SIZES, free=free, build=build_columns, letters=letters, b
 UNMERGE = Claim(
     id="s2ft/adapter_unmerge",
     source=setting.source("6.2, unmerged computation"),
-    sentence="The change of the weight by S2FT is exactly a product U V' of a selection of s channels and an s-column matrix.",
+    sentence=(
+        "The change of the weight by S2FT is exactly a product U V' of a selection of s channels and an "
+        "s-column matrix."
+    ),
     headline="True for every size, for tuned rows and for tuned columns; U is a selection, not a permutation matrix.",
     defect="misprint",
     readings=(
@@ -130,7 +133,9 @@ UNMERGE = Claim(
             evidence=WordProof(use_columns),
             scope="every size and selection",
             controls=(
-                Control("a column outside S changed", drop=("only the columns S changed",), instance=OFF_COLUMN),
+                Control(
+                    "a column outside S changed", drop=("only the columns S changed",), instance=OFF_COLUMN
+                ),
                 Control("U has the norm of the change", kind="true", statement=columns_norm),
             ),
         ),
@@ -220,7 +225,13 @@ def build_pair(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
 
 def letters_pair(k: Any) -> Instance:
     """Tasks of any size."""
-    return Instance(H=k.letter("H", "q", "m"), V1=k.letter("V1", "k", "|S1|"), V2=k.letter("V2", "k", "|S2|"), S1="S1", S2="S2")
+    return Instance(
+        H=k.letter("H", "q", "m"),
+        V1=k.letter("V1", "k", "|S1|"),
+        V2=k.letter("V2", "k", "|S2|"),
+        S1="S1",
+        S2="S2",
+    )
 
 
 def pair(**changes: Any) -> Json:
@@ -230,7 +241,9 @@ def pair(**changes: Any) -> Json:
 
 
 ADDING = pair(H=[["1", "1"]])
-PAIR = Setting(dims=PAIRS, free=free_pair, build=build_pair, letters=letters_pair, boundary=[pair(), pair(V1=[["0"]])])
+PAIR = Setting(
+    dims=PAIRS, free=free_pair, build=build_pair, letters=letters_pair, boundary=[pair(), pair(V1=[["0"]])]
+)
 
 FUSION = Claim(
     id="s2ft/fusion_orthogonality",
@@ -249,7 +262,9 @@ FUSION = Claim(
             evidence=WordProof(use_disjoint),
             scope="every size and every pair of disjoint selections; column form by transposition",
             controls=(
-                Control("overlapping selections", drop=("the selections are disjoint",), instance=pair(S2=[0])),
+                Control(
+                    "overlapping selections", drop=("the selections are disjoint",), instance=pair(S2=[0])
+                ),
                 Control("Pythagoras for the fused change", kind="true", statement=pythagoras),
             ),
         ),
@@ -267,8 +282,12 @@ FUSION = Claim(
                 sharp=pair(V2=[["0"]]),
             ),
             controls=(
-                Control("the repair without its hypothesis", statement=row_spaces_given,
-                        drop=("the tasks read orthogonal inputs",), instance=pair()),
+                Control(
+                    "the repair without its hypothesis",
+                    statement=row_spaces_given,
+                    drop=("the tasks read orthogonal inputs",),
+                    instance=pair(),
+                ),
                 Control("the repair", kind="true", statement=row_spaces_given),
             ),
         ),
@@ -286,11 +305,16 @@ FUSION = Claim(
                 sharp=pair(),
             ),
             controls=(
-                Control("the repair without its hypothesis", statement=at_the_output_given, drop=("H'H = I",), instance=ADDING),
+                Control(
+                    "the repair without its hypothesis",
+                    statement=at_the_output_given,
+                    drop=("H'H = I",),
+                    instance=ADDING,
+                ),
                 Control("the repair", kind="true", statement=at_the_output_given),
             ),
         ),
     ),
-)  # fmt: skip
+)
 
 CLAIMS = (UNMERGE, FUSION)

@@ -125,7 +125,17 @@ def free(d: dict[str, Any]) -> dict[str, tuple[int, int]]:
     """Layers, data, a rival Z, one step, and a number."""
     q, p, m, kk, s = d["q"], d["p"], d["m"], d["k"], len(d["S"])
     maps = {"D": (q, p), "W": (q, p), "X": (q, p), "Y": (q, p)}
-    return {**maps, "H": (q, m), "L": (kk, p), "C": (p, p), "Z": (m, s), "U": (m, s), "g": (m, 1), "a": (kk, 1), "eps": (1, 1)}
+    return {
+        **maps,
+        "H": (q, m),
+        "L": (kk, p),
+        "C": (p, p),
+        "Z": (m, s),
+        "U": (m, s),
+        "g": (m, 1),
+        "a": (kk, 1),
+        "eps": (1, 1),
+    }
 
 
 def build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
@@ -136,15 +146,35 @@ def build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
     hidden = (k.eye(d["p"]) - k.pinv(T) @ T) @ k.inv(Si)
     parts = {n: t[n] for n in ("H", "L", "D", "W", "Z", "U", "g", "a")}
     shift = t.Y @ hidden + k.num("1/4") * t.X
-    return Instance({**parts, "Si": Si, "Bo": t.W + t.D + shift, "eps2": k.sq(k.e(t.eps, 0, 0)), "S": d["S"], "Outputs": d["Outputs"]})
+    return Instance(
+        {
+            **parts,
+            "Si": Si,
+            "Bo": t.W + t.D + shift,
+            "eps2": k.sq(k.e(t.eps, 0, 0)),
+            "S": d["S"],
+            "Outputs": d["Outputs"],
+        }
+    )
 
 
 def letters(k: Any) -> Instance:
     """A layer of any size."""
-    shapes = {"H": ("q", "m"), "L": ("k", "p"), "D": ("q", "p"), "W": ("q", "p"), "Bo": ("q", "p"), "Z": ("m", "|S|"),
-              "U": ("m", "|S|"), "g": ("m", 1), "a": ("k", 1)}  # fmt: skip
+    shapes = {
+        "H": ("q", "m"),
+        "L": ("k", "p"),
+        "D": ("q", "p"),
+        "W": ("q", "p"),
+        "Bo": ("q", "p"),
+        "Z": ("m", "|S|"),
+        "U": ("m", "|S|"),
+        "g": ("m", 1),
+        "a": ("k", 1),
+    }
     x = Instance({n: k.letter(n, *shape) for n, shape in shapes.items()})
-    return Instance({**x, "Si": k.letter("Si", "p", "p"), "eps2": k.number("eps2"), "S": "S", "Outputs": "Outputs"})
+    return Instance(
+        {**x, "Si": k.letter("Si", "p", "p"), "eps2": k.number("eps2"), "S": "S", "Outputs": "Outputs"}
+    )
 
 
 def scalar(**changes: Any) -> Json:
@@ -154,14 +184,36 @@ def scalar(**changes: Any) -> Json:
     return {**{n: one for n in names}, "W": [["0"]], "eps2": "1", "S": [0], "Outputs": [0], **changes}
 
 
-TALL = scalar(H=[["1", "0"], ["0", "1"]], D=[["1"], ["2"]], W=[["0"], ["0"]], Bo=[["1"], ["0"]],
-              Z=[["0"], ["0"]], U=[["0"], ["0"]], g=[["1"], ["0"]], eps2="1/2")  # fmt: skip
-FLAT = scalar(L=[["1", "0"], ["0", "1"]], Si=[["1", "0"], ["0", "1"]], D=[["1", "2"]], W=[["0", "0"]], Bo=[["1", "1"]],
-              a=[["1"], ["1"]])  # fmt: skip
+TALL = scalar(
+    H=[["1", "0"], ["0", "1"]],
+    D=[["1"], ["2"]],
+    W=[["0"], ["0"]],
+    Bo=[["1"], ["0"]],
+    Z=[["0"], ["0"]],
+    U=[["0"], ["0"]],
+    g=[["1"], ["0"]],
+    eps2="1/2",
+)
+FLAT = scalar(
+    L=[["1", "0"], ["0", "1"]],
+    Si=[["1", "0"], ["0", "1"]],
+    D=[["1", "2"]],
+    W=[["0", "0"]],
+    Bo=[["1", "1"]],
+    a=[["1"], ["1"]],
+)
 # the shift along the tuned input is as large as allowed, and nothing of the pretrained error lies there
-EDGE = scalar(L=[["1", "0"], ["0", "1"]], Si=[["1", "0"], ["0", "1"]], D=[["1", "0"]], W=[["0", "0"]], Bo=[["0", "1"]],
-              a=[["1"], ["1"]])  # fmt: skip
-SETTING = Setting(dims=SIZES, free=free, build=build, letters=letters, boundary=[scalar(), scalar(Bo=[["2"]]), FLAT, EDGE])
+EDGE = scalar(
+    L=[["1", "0"], ["0", "1"]],
+    Si=[["1", "0"], ["0", "1"]],
+    D=[["1", "0"]],
+    W=[["0", "0"]],
+    Bo=[["0", "1"]],
+    a=[["1"], ["1"]],
+)
+SETTING = Setting(
+    dims=SIZES, free=free, build=build, letters=letters, boundary=[scalar(), scalar(Bo=[["2"]]), FLAT, EDGE]
+)
 
 CLAIM = Claim(
     id="s2ft/column_form",
@@ -213,8 +265,12 @@ CLAIM = Claim(
                 sharp=EDGE,
             ),
             controls=(
-                Control("the repair without its hypothesis", statement=forgetting,
-                        drop=("little shift along the tuned inputs",), instance=TALL),
+                Control(
+                    "the repair without its hypothesis",
+                    statement=forgetting,
+                    drop=("little shift along the tuned inputs",),
+                    instance=TALL,
+                ),
                 Control("the repair", kind="true", statement=forgetting),
             ),
         ),
@@ -230,4 +286,4 @@ CLAIM = Claim(
             ),
         ),
     ),
-)  # fmt: skip
+)

@@ -132,39 +132,67 @@ def build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
     """A block with its inputs and an order."""
     ones = k.mat([[1] * d["T"]])
     return Instance(
-        Up=t.Up, Gate=t.Gate, Down=t.Down, X=t.X, Bias=t.bias @ ones,
-        a=k.e(t.shape, 0, 0), b=k.e(t.shape, 0, 1), order=d["order"],
-    )  # fmt: skip
+        Up=t.Up,
+        Gate=t.Gate,
+        Down=t.Down,
+        X=t.X,
+        Bias=t.bias @ ones,
+        a=k.e(t.shape, 0, 0),
+        b=k.e(t.shape, 0, 1),
+        order=d["order"],
+    )
 
 
 def letters(k: Any) -> Instance:
     """A block of any size with any order."""
     return Instance(
-        Up=k.letter("Up", "n", "d"), Gate=k.letter("Gate", "n", "d"), Down=k.letter("Down", "d", "n"),
-        X=k.letter("X", "d", "T"), Bias=k.letter("Bias", "n", "T"), a=k.number("a"), b=k.number("b"), order="pi",
-    )  # fmt: skip
+        Up=k.letter("Up", "n", "d"),
+        Gate=k.letter("Gate", "n", "d"),
+        Down=k.letter("Down", "d", "n"),
+        X=k.letter("X", "d", "T"),
+        Bias=k.letter("Bias", "n", "T"),
+        a=k.number("a"),
+        b=k.number("b"),
+        order="pi",
+    )
 
 
 def small(**changes: Any) -> Json:
     """Two hidden channels that are swapped, width one, one token; the activation Up X times Gate X."""
     plain: Json = {
-        "Up": [["1"], ["0"]], "Gate": [["1"], ["0"]], "Down": [["1", "0"]], "X": [["1"]],
-        "Bias": [["0"], ["0"]], "a": "0", "b": "0", "order": [1, 0],
-    }  # fmt: skip
+        "Up": [["1"], ["0"]],
+        "Gate": [["1"], ["0"]],
+        "Down": [["1", "0"]],
+        "X": [["1"]],
+        "Bias": [["0"], ["0"]],
+        "a": "0",
+        "b": "0",
+        "order": [1, 0],
+    }
     return {**plain, **changes}
 
 
 def wide(**changes: Any) -> Json:
     """One hidden channel, width two whose channels are swapped, one token."""
     plain: Json = {
-        "Up": [["1", "0"]], "Gate": [["1", "0"]], "Down": [["1"], ["0"]], "X": [["1"], ["0"]],
-        "Bias": [["0"]], "a": "0", "b": "0", "order": [1, 0],
-    }  # fmt: skip
+        "Up": [["1", "0"]],
+        "Gate": [["1", "0"]],
+        "Down": [["1"], ["0"]],
+        "X": [["1"], ["0"]],
+        "Bias": [["0"]],
+        "a": "0",
+        "b": "0",
+        "order": [1, 0],
+    }
     return {**plain, **changes}
 
 
-SETTING = Setting(dims=HIDDEN, free=free, build=build, letters=letters, boundary=[small(), small(a="1", b="-1")])
-STREAM = Setting(dims=OUTER, free=free, build=build, letters=letters, boundary=[wide(), wide(X=[["1"], ["1"]])])
+SETTING = Setting(
+    dims=HIDDEN, free=free, build=build, letters=letters, boundary=[small(), small(a="1", b="-1")]
+)
+STREAM = Setting(
+    dims=OUTER, free=free, build=build, letters=letters, boundary=[wide(), wide(X=[["1"], ["1"]])]
+)
 BIASED = small(Up=[["0"], ["0"]], Gate=[["1"], ["0"]], Bias=[["1"], ["0"]])
 
 CLAIM = Claim(
@@ -188,8 +216,11 @@ CLAIM = Claim(
             scope="every size, every order, every entrywise activation of one or two arguments",
             controls=(
                 Control("the columns of Down left in place", statement=one_sided, instance=small()),
-                Control("an order that leaves a channel out", drop=("the order lists every channel once",),
-                        instance=small(order=[1, 1])),
+                Control(
+                    "an order that leaves a channel out",
+                    drop=("the order lists every channel once",),
+                    instance=small(order=[1, 1]),
+                ),
                 Control("the norm of the output", kind="true", statement=output_only),
             ),
         ),
@@ -217,7 +248,9 @@ CLAIM = Claim(
             statement=bias_in_place,
             evidence=Counterexample(BIASED),
             scope="two hidden channels",
-            open_instance=small(Up=[["1"], ["2"]], Gate=[["1"], ["3"]], Bias=[["1"], ["-1"]], Down=[["1", "2"]]),
+            open_instance=small(
+                Up=[["1"], ["2"]], Gate=[["1"], ["3"]], Bias=[["1"], ["-1"]], Down=[["1", "2"]]
+            ),
             repair=Repair(
                 sentence="it holds when the parameters per channel are reordered too",
                 statement=bias_reordered,
@@ -229,4 +262,4 @@ CLAIM = Claim(
             ),
         ),
     ),
-)  # fmt: skip
+)

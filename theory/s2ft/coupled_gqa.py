@@ -38,14 +38,17 @@ def surviving(h: int, g: int) -> int:
 
 
 def formula(h: int, g: int) -> int:
-    """g! ((h/g)!)^g."""
+    """G! ((h/g)!)^g."""
     return factorial(g) * factorial(h // g) ** g
 
 
 def orders() -> Json:
     """Counts at all shapes, and the share for the two models by the formula."""
     counted = [[h, g, surviving(h, g)] for h, g in SHAPES]
-    return {"counted": counted, "one order in": {n: str(factorial(h) // formula(h, g)) for n, (h, g) in MODELS.items()}}
+    return {
+        "counted": counted,
+        "one order in": {n: str(factorial(h) // formula(h, g)) for n, (h, g) in MODELS.items()},
+    }
 
 
 def orders_agree(data: Json, fewer_from: int = 2) -> str | None:
@@ -97,11 +100,18 @@ BLOCK_SHAPES: Json = {"shapes": [[4, 2], [6, 2], [6, 3]]}
 
 def evidence(status: str, produce: Any, verify: Any) -> Custom:
     """Evidence by complete enumeration."""
-    return Custom(status=status, produce=produce, verify=verify, about="complete enumeration of orders and sets of heads")
+    return Custom(
+        status=status,
+        produce=produce,
+        verify=verify,
+        about="complete enumeration of orders and sets of heads",
+    )
 
 
 COUNTS = evidence("proved_within", orders, orders_agree)
-FORMULA_HOLDS = Control("the formula at all shapes", kind="true", check=lambda: orders_agree(orders()) is not None)
+FORMULA_HOLDS = Control(
+    "the formula at all shapes", kind="true", check=lambda: orders_agree(orders()) is not None
+)
 
 CLAIM = Claim(
     id="s2ft/coupled_gqa",
@@ -116,12 +126,18 @@ CLAIM = Claim(
     readings=(
         Reading(
             name="grouped-query attention, 1 < g < h",
-            sentence="With 1 < g < h key-value heads only g! ((h/g)!)^g of the h! orders of query heads survive, fewer than all.",
+            sentence=(
+                "With 1 < g < h key-value heads only g! ((h/g)!)^g of the h! orders of query heads "
+                "survive, fewer than all."
+            ),
             evidence=COUNTS,
             scope="all orders for h up to 6; the formula then gives one order in 5.9e19 for h = 32, g = 8",
             controls=(
-                Control("fewer survive already for g = 1", check=lambda: orders_agree(orders(), 1) is not None,
-                        spares=lambda: orders_agree(orders()) is not None),
+                Control(
+                    "fewer survive already for g = 1",
+                    check=lambda: orders_agree(orders(), 1) is not None,
+                    spares=lambda: orders_agree(orders()) is not None,
+                ),
                 FORMULA_HOLDS,
             ),
         ),
@@ -132,20 +148,30 @@ CLAIM = Claim(
             scope="up to five query heads, all orders; all heads are alike to the one key-value head, so for more too",
             repair=Repair(sentence="some order fails if and only if 1 < g < h", evidence=COUNTS),
             controls=(
-                Control("some order fails with two groups of two", check=lambda: surviving(4, 2) < factorial(4), spares=lambda: False),
+                Control(
+                    "some order fails with two groups of two",
+                    check=lambda: surviving(4, 2) < factorial(4),
+                    spares=lambda: False,
+                ),
                 FORMULA_HOLDS,
             ),
         ),
         Reading(
             name="which sets become one block",
-            sentence="A set of heads can be made contiguous exactly when it cuts at most two groups, and put in front when it cuts at most one.",
+            sentence=(
+                "A set of heads can be made contiguous exactly when it cuts at most two groups, and put "
+                "in front when it cuts at most one."
+            ),
             evidence=evidence("proved_within", lambda: BLOCK_SHAPES, contiguous),
             scope="all sets of heads for (h, g) = (4, 2), (6, 2), (6, 3)",
             controls=(
-                Control("at most one group for any block", check=lambda: contiguous(BLOCK_SHAPES, 1) is not None,
-                        spares=lambda: contiguous(BLOCK_SHAPES) is not None),
+                Control(
+                    "at most one group for any block",
+                    check=lambda: contiguous(BLOCK_SHAPES, 1) is not None,
+                    spares=lambda: contiguous(BLOCK_SHAPES) is not None,
+                ),
                 FORMULA_HOLDS,
             ),
         ),
     ),
-)  # fmt: skip
+)

@@ -184,7 +184,13 @@ def heads(c: int) -> dict[str, list[list[str]]]:
 
     one, two, three = range(c), range(c, 2 * c), range(2 * c, n)
     swapped = [[str(int(i + j == c - 1)) for j in range(c)] for i in range(c)]
-    return {"U1": columns(one), "U2": columns(two), "U3": columns(three), "Pi": columns([*two, *one, *three]), "S": swapped}
+    return {
+        "U1": columns(one),
+        "U2": columns(two),
+        "U3": columns(three),
+        "Pi": columns([*two, *one, *three]),
+        "S": swapped,
+    }
 
 
 def rotation(c: int) -> list[list[str]]:
@@ -203,24 +209,51 @@ def build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
 
 def letters(k: Any) -> Instance:
     """Any sizes."""
-    shapes = {"Q": ("n", "d"), "K": ("n", "d"), "V": ("n", "d"), "O": ("d", "n"), "X": ("d", "T"), "U1": ("n", "c"),
-              "U2": ("n", "c"), "U3": ("n", "o"), "Pi": ("n", "n"), "S": ("c", "c"), "R": ("c", "c"),
-              "w1": ("T", "T"), "w2": ("T", "T")}  # fmt: skip
+    shapes = {
+        "Q": ("n", "d"),
+        "K": ("n", "d"),
+        "V": ("n", "d"),
+        "O": ("d", "n"),
+        "X": ("d", "T"),
+        "U1": ("n", "c"),
+        "U2": ("n", "c"),
+        "U3": ("n", "o"),
+        "Pi": ("n", "n"),
+        "S": ("c", "c"),
+        "R": ("c", "c"),
+        "w1": ("T", "T"),
+        "w2": ("T", "T"),
+    }
     return Instance({name: k.letter(name, *shape) for name, shape in shapes.items()})
 
 
 def instance(c: int, Q: Any, K: Any, V: Any, O: Any, X: Any, **changes: Any) -> Json:  # noqa: E741
     """Three heads of c channels with the weights given as columns (or rows) of numbers."""
     T = len(X[0])
-    fixed: Json = {**heads(c), "R": rotation(c), "w1": [["1", *["0"] * (T - 1)]] * T, "w2": [[f"1/{T}"] * T] * T}
+    fixed: Json = {
+        **heads(c),
+        "R": rotation(c),
+        "w1": [["1", *["0"] * (T - 1)]] * T,
+        "w2": [[f"1/{T}"] * T] * T,
+    }
     columns = {"Q": Q, "K": K, "V": V}
-    return {**fixed, **{n: [[str(v)] for v in vs] for n, vs in columns.items()}, "O": [[str(v) for v in O]], "X": X, **changes}
+    return {
+        **fixed,
+        **{n: [[str(v)] for v in vs] for n, vs in columns.items()},
+        "O": [[str(v) for v in O]],
+        "X": X,
+        **changes,
+    }
 
 
 TOKENS = [["1", "2"]]
-GENERIC = instance(2, [1, 0, 0, 1, 1, 1], [0, 1, 1, 1, 2, 0], [1, 2, -1, 1, 3, 0], [1, 1, 2, -1, 1, 1], TOKENS)
+GENERIC = instance(
+    2, [1, 0, 0, 1, 1, 1], [0, 1, 1, 1, 2, 0], [1, 2, -1, 1, 3, 0], [1, 1, 2, -1, 1, 1], TOKENS
+)
 TURNED = instance(2, [1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0] * 6, [0] * 6, [["1"]])
-CROSSED = instance(1, [0] * 3, [0] * 3, [1, 0, 0], [1, 0, 0], TOKENS, w1=[["1/2", "1/2"]] * 2, w2=[["1/3", "2/3"]] * 2)
+CROSSED = instance(
+    1, [0] * 3, [0] * 3, [1, 0, 0], [1, 0, 0], TOKENS, w1=[["1/2", "1/2"]] * 2, w2=[["1/3", "2/3"]] * 2
+)
 SETTING = Setting(dims=SIZES, free=free, build=build, letters=letters, boundary=[GENERIC])
 NOT_ORDER = {**GENERIC, "S": [["1", "1"], ["0", "1"]]}
 HALF_SWAP = {**GENERIC, "Pi": [[str(int(i == j)) for j in (2, 1, 0, 3, 4, 5)] for i in range(6)]}
@@ -237,7 +270,10 @@ def commuting_orders(size: int) -> int:
     for j, (a, b, c) in zip(range(half), PYTHAGOREAN, strict=False):
         R[j][j] = R[j + half][j + half] = Fraction(a, c)
         R[j][j + half], R[j + half][j] = -Fraction(b, c), Fraction(b, c)
-    return sum(all(R[p[i]][p[j]] == R[i][j] for i in range(size) for j in range(size)) for p in permutations(range(size)))
+    return sum(
+        all(R[p[i]][p[j]] == R[i][j] for i in range(size) for j in range(size))
+        for p in permutations(range(size))
+    )
 
 
 def survivors() -> Json:
@@ -256,7 +292,10 @@ def only_one(data: Json, expected: int = 1) -> str | None:
 CLAIM = Claim(
     id="s2ft/coupled_mha",
     source=setting.source("3.1 and 3.2, attention module"),
-    sentence="The query, key, value and output projections can be reordered together without changing the output of the block.",
+    sentence=(
+        "The query, key, value and output projections can be reordered together without changing the "
+        "output of the block."
+    ),
     headline=(
         "True for the order of heads, and inside a head for value and output channels; inside a head not for query and "
         "key channels under rotary embedding, and never across heads."
@@ -268,10 +307,17 @@ CLAIM = Claim(
             name="whole heads",
             statement=exchange,
             evidence=WordProof(use_exchange),
-            scope="every size; any rotation by position, mask and softmax that all heads share; any order as a product of exchanges",
+            scope=(
+                "every size; any rotation by position, mask and softmax that all heads share; any order "
+                "as a product of exchanges"
+            ),
             controls=(
-                Control("half a head exchanged", statement=exchange, instance=HALF_SWAP,
-                        drop=("Pi takes head 1 to head 2", "Pi takes head 2 to head 1")),
+                Control(
+                    "half a head exchanged",
+                    statement=exchange,
+                    instance=HALF_SWAP,
+                    drop=("Pi takes head 1 to head 2", "Pi takes head 2 to head 1"),
+                ),
                 Control("the norm of the output", kind="true", statement=exchange_norm),
             ),
         ),
@@ -311,20 +357,34 @@ CLAIM = Claim(
                 necessary={"S commutes with the rotation": TURNED},
             ),
             controls=(
-                Control("the repair without its hypothesis", statement=rotated_given,
-                        drop=("S commutes with the rotation",), instance=TURNED),
+                Control(
+                    "the repair without its hypothesis",
+                    statement=rotated_given,
+                    drop=("S commutes with the rotation",),
+                    instance=TURNED,
+                ),
                 Control("the repair", kind="true", statement=rotated_given),
             ),
         ),
         Reading(
             name="orders that commute with rotary embedding",
-            sentence="With different frequencies no order of a head's query and key channels but the trivial one commutes with the rotations.",
-            evidence=Custom(status="proved_within", produce=survivors, verify=only_one,
-                            about="all orders of 2, 4 and 6 channels, rational rotations"),
+            sentence=(
+                "With different frequencies no order of a head's query and key channels but the trivial "
+                "one commutes with the rotations."
+            ),
+            evidence=Custom(
+                status="proved_within",
+                produce=survivors,
+                verify=only_one,
+                about="all orders of 2, 4 and 6 channels, rational rotations",
+            ),
             scope="head sizes 2, 4, 6, pairs (j, j + size/2)",
             controls=(
-                Control("two orders survive", check=lambda: only_one(survivors(), 2) is not None,
-                        spares=lambda: only_one(survivors()) is not None),
+                Control(
+                    "two orders survive",
+                    check=lambda: only_one(survivors(), 2) is not None,
+                    spares=lambda: only_one(survivors()) is not None,
+                ),
                 Control("at least one survives", kind="true", check=lambda: min(survivors().values()) < 1),
             ),
         ),
@@ -334,8 +394,16 @@ CLAIM = Claim(
             statement=across,
             evidence=Counterexample(CROSSED),
             scope="two heads of one channel, two tokens; positive weights, so softmax reaches them",
-            open_instance=instance(1, [0] * 3, [0] * 3, [1, 2, 0], [1, -1, 0], TOKENS, w1=[["1/2", "1/2"]] * 2,
-                                   w2=[["1/3", "2/3"]] * 2),
+            open_instance=instance(
+                1,
+                [0] * 3,
+                [0] * 3,
+                [1, 2, 0],
+                [1, -1, 0],
+                TOKENS,
+                w1=[["1/2", "1/2"]] * 2,
+                w2=[["1/3", "2/3"]] * 2,
+            ),
             repair=Repair(
                 sentence="it holds for heads with the same weights",
                 statement=across_given,
@@ -344,10 +412,14 @@ CLAIM = Claim(
                 sharp={**CROSSED, "w2": [["1/2", "1/2"]] * 2},
             ),
             controls=(
-                Control("the repair without its hypothesis", statement=across_given,
-                        drop=("the heads have the same weights",), instance=CROSSED),
+                Control(
+                    "the repair without its hypothesis",
+                    statement=across_given,
+                    drop=("the heads have the same weights",),
+                    instance=CROSSED,
+                ),
                 Control("the repair", kind="true", statement=across_given),
             ),
         ),
     ),
-)  # fmt: skip
+)

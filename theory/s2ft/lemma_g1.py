@@ -72,7 +72,9 @@ def printed_form(k: Kit, x: Instance) -> None:
     """With kap(A)^2, in the hypotheses of the lemma; the weaker statement."""
     X, Y, E, last, gap = parts(k, x)
     k.given("|B - A| <= |A|", k.le(k.op(E), k.op(x.A)))
-    k.claim("Frobenius", k.le(k.sq(gap) * k.fro2(Y - X), 4 * (k.sq(k.sq(k.kap(x.A))) * k.sq(last) * k.fro2(E))))
+    k.claim(
+        "Frobenius", k.le(k.sq(gap) * k.fro2(Y - X), 4 * (k.sq(k.sq(k.kap(x.A))) * k.sq(last) * k.fro2(E)))
+    )
 
 
 def near_tie(rho: str, bump: str) -> Json:
@@ -130,7 +132,12 @@ def ties(rng: Any, d: dict[str, Any], total: int) -> Any:
 
 
 SETTING = Setting(
-    dims=SIZES, free=free, build=build, letters=letters, raw=raw, families=ties,
+    dims=SIZES,
+    free=free,
+    build=build,
+    letters=letters,
+    raw=raw,
+    families=ties,
     boundary=[
         {"A": [["1"]], "B": [["1"]], "s": 1},
         {"A": [["1"]], "B": [["0"]], "s": 1},
@@ -139,7 +146,7 @@ SETTING = Setting(
         {"A": [["1", "0"], ["0", "1"]], "B": [["1", "1"], ["0", "1"]], "s": 2},
         SHARP,
     ],
-)  # fmt: skip
+)
 
 CLAIM = Claim(
     id="s2ft/lemma_g1",
@@ -163,8 +170,18 @@ CLAIM = Claim(
             sharp=SHARP,
             unused=("|B - A| <= |A|", "kap(A)^2"),
             controls=(
-                Control("Frobenius constant 4 (squared) smaller by 1/50", instance=SHARP, tighten="1/50", only="Frobenius"),
-                Control("spectral constant 8 (squared) smaller by 1/50", instance=SHARP, tighten="1/50", only="spectral"),
+                Control(
+                    "Frobenius constant 4 (squared) smaller by 1/50",
+                    instance=SHARP,
+                    tighten="1/50",
+                    only="Frobenius",
+                ),
+                Control(
+                    "spectral constant 8 (squared) smaller by 1/50",
+                    instance=SHARP,
+                    tighten="1/50",
+                    only="spectral",
+                ),
                 Control("with kap(A)^2, as printed", kind="true", statement=printed_form),
             ),
         ),

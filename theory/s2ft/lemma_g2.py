@@ -66,14 +66,24 @@ def tails(literal: bool, constant: float = CONSTANT) -> Json:
             share = sum(v > constant * sqrt(width / COUNT) for v in values) / DRAWS
             allowed = exp(-t)
             z = (share - allowed) / sqrt(allowed * (1 - allowed) / DRAWS)
-            rows.append({"case": name, "t": t, "exceeded": round(share, 4), "allowed": round(allowed, 4), "z": round(z, 2)})
+            rows.append(
+                {
+                    "case": name,
+                    "t": t,
+                    "exceeded": round(share, 4),
+                    "allowed": round(allowed, 4),
+                    "z": round(z, 2),
+                }
+            )
     return {"n": COUNT, "draws": DRAWS, "constant": constant, "z_limit": Z_LIMIT, "rows": rows}
 
 
 def within(data: Json) -> str | None:
     """A complaint if some tail is heavier than allowed by more than sampling explains."""
     worst = max(data["rows"], key=lambda row: row["z"])
-    return f"{worst['case']} at t = {worst['t']}: exceeded {worst['exceeded']}" if worst["z"] > Z_LIMIT else None
+    return (
+        f"{worst['case']} at t = {worst['t']}: exceeded {worst['exceeded']}" if worst["z"] > Z_LIMIT else None
+    )
 
 
 def binomial(factor: int = 4) -> Json:
@@ -104,19 +114,24 @@ def hoeffding(data: Json) -> str | None:
 def sampled(literal: bool) -> Custom:
     """Evidence by samples."""
     return Custom(
-        status="supported", produce=lambda: tails(literal), verify=within,
+        status="supported",
+        produce=lambda: tails(literal),
+        verify=within,
         about="share of samples beyond the bound with C = 2, beside e^-t",
         reason="statistical, for all sub-Gaussian laws, with an unnamed constant, and quoted without proof",
-    )  # fmt: skip
+    )
 
 
 def controls(literal: bool) -> tuple[Control, ...]:
     """A constant twenty times smaller must fail on the same samples."""
     return (
-        Control("C = 1/10", check=lambda: within(tails(literal, 0.1)) is not None,
-                spares=lambda: within(tails(literal)) is not None),
+        Control(
+            "C = 1/10",
+            check=lambda: within(tails(literal, 0.1)) is not None,
+            spares=lambda: within(tails(literal)) is not None,
+        ),
         Control("C = 4", kind="true", check=lambda: within(tails(literal, 4.0)) is not None),
-    )  # fmt: skip
+    )
 
 
 SCOPE = f"n = {COUNT}, {DRAWS} draws, shapes {SHAPES}, Gaussian and sign laws"
@@ -131,22 +146,37 @@ CLAIM = Claim(
     headline="Supported on samples with the constant 2, for both readings of a missing bracket; exact in one dimension.",
     defect="text uncertain",
     readings=(
-        Reading(name="both effective ranks times t + log", evidence=sampled(False), scope=SCOPE, controls=controls(False)),
+        Reading(
+            name="both effective ranks times t + log",
+            evidence=sampled(False),
+            scope=SCOPE,
+            controls=controls(False),
+        ),
         Reading(
             name="literal bracket",
             sentence="The same with only re(Sy) multiplied by t + log(d1 + d2).",
-            evidence=sampled(True), scope=SCOPE, controls=controls(True),
+            evidence=sampled(True),
+            scope=SCOPE,
+            controls=controls(True),
         ),
         Reading(
             name="one dimension, signs",
             sentence="For products of independent signs the bound holds with C^2 = 2, for every n and t.",
-            evidence=Custom(status="proved_within", produce=binomial, verify=hoeffding,
-                            about="the binomial law, all n up to 60 and every level; all n by Hoeffding's inequality"),
+            evidence=Custom(
+                status="proved_within",
+                produce=binomial,
+                verify=hoeffding,
+                about="the binomial law, all n up to 60 and every level; all n by Hoeffding's inequality",
+            ),
             scope="d1 = d2 = 1, n up to 60",
             controls=(
-                Control("C^2 = 1/2", check=lambda: hoeffding(binomial(1)) is not None, spares=lambda: hoeffding(binomial()) is not None),
+                Control(
+                    "C^2 = 1/2",
+                    check=lambda: hoeffding(binomial(1)) is not None,
+                    spares=lambda: hoeffding(binomial()) is not None,
+                ),
                 Control("C^2 = 4", kind="true", check=lambda: hoeffding(binomial(8)) is not None),
             ),
         ),
     ),
-)  # fmt: skip
+)

@@ -71,7 +71,7 @@ def symmetric(k: Kit, x: Instance) -> None:
 
 
 def roots(k: Kit, x: Instance) -> None:
-    """low |B - A| <= |B^2 - A^2| for psd B and A >= low I."""
+    """Low |B - A| <= |B^2 - A^2| for psd B and A >= low I."""
     symmetric(k, x)
     k.given("A >= low", k.psd(x.A - x.low * k.eye(x.A.shape[0])))
     k.given("B psd", k.psd(x.B))
@@ -135,8 +135,17 @@ def two_powers_proof(k: Any, x: Instance) -> Terms:
     a, d, gap, low = norm(k, Ai), norm(k, x.B - x.A), norm(k, Ai - Bi), k.hypothesis("0 <= low")
     root = root_lipschitz(k, x.A, x.B, x.low, "A >= low", "B psd")
     once = split + a * d * triangle
-    return {"two powers": [low * once, low * once, gap * k.hypothesis("event"), a * gap * root, a * gap * root,
-                           a * a * root, a * a * root]}  # fmt: skip
+    return {
+        "two powers": [
+            low * once,
+            low * once,
+            gap * k.hypothesis("event"),
+            a * gap * root,
+            a * gap * root,
+            a * a * root,
+            a * a * root,
+        ]
+    }
 
 
 def signal(k: Kit, x: Instance) -> None:
@@ -152,10 +161,15 @@ def signal_proof(k: Any, x: Instance) -> Terms:
     k.use("Phi'Phi = I")
     Z, Y = x.D @ x.Si, x.Si @ x.L.T
     unit = contraction(k, x.Phi.T, k.eye(x.Phi.shape[0]))
-    return {"signal": [
-        norm_of_sum(k, x.Phi.T @ Z @ Y, x.Error), norm_of_product(k, x.Phi.T, Z @ Y), norm(k, Z @ Y) * unit,
-        norm_of_product(k, Z, Y), k.hypothesis("event"),
-    ]}  # fmt: skip
+    return {
+        "signal": [
+            norm_of_sum(k, x.Phi.T @ Z @ Y, x.Error),
+            norm_of_product(k, x.Phi.T, Z @ Y),
+            norm(k, Z @ Y) * unit,
+            norm_of_product(k, Z, Y),
+            k.hypothesis("event"),
+        ]
+    }
 
 
 def signal_far(k: Kit, x: Instance) -> None:
@@ -170,7 +184,10 @@ def split(k: Kit, x: Instance) -> None:
     """(Dh XX' - n D Sig) L' = E X'L' + D (XX' - n Sig) L', with Dh = D + E X^+ and n Sig written N."""
     sample = x.X @ x.X.T
     estimate = x.D + x.E @ k.pinv(x.X)
-    k.claim("two terms", k.eq((estimate @ sample - x.D @ x.N) @ x.L.T, x.E @ x.X.T @ x.L.T + x.D @ (sample - x.N) @ x.L.T))
+    k.claim(
+        "two terms",
+        k.eq((estimate @ sample - x.D @ x.N) @ x.L.T, x.E @ x.X.T @ x.L.T + x.D @ (sample - x.N) @ x.L.T),
+    )
 
 
 def split_norm(k: Kit, x: Instance) -> None:
@@ -200,12 +217,19 @@ def build_pair(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
 
 def letters_pair(k: Any) -> Instance:
     """Symmetric matrices of any size."""
-    return Instance(A=k.letter("A", "k", "k", symmetric=True), B=k.letter("B", "k", "k", symmetric=True), low=k.number("low"), w=k.number("w"))
+    return Instance(
+        A=k.letter("A", "k", "k", symmetric=True),
+        B=k.letter("B", "k", "k", symmetric=True),
+        low=k.number("low"),
+        w=k.number("w"),
+    )
 
 
 def letters_any(k: Any) -> Instance:
     """Square matrices of any size, symmetric or not."""
-    return Instance(A=k.letter("A", "k", "k"), B=k.letter("B", "k", "k"), low=k.number("low"), w=k.number("w"))
+    return Instance(
+        A=k.letter("A", "k", "k"), B=k.letter("B", "k", "k"), low=k.number("low"), w=k.number("w")
+    )
 
 
 def pair(A: Any = "1", B: Any = "1", low: str = "1", w: str = "1/2") -> Json:
@@ -217,17 +241,36 @@ def pair(A: Any = "1", B: Any = "1", low: str = "1", w: str = "1/2") -> Json:
 
 HALF, NOTHING, DOUBLE = pair(B="1/2"), pair(B="0"), pair(B="2/3")
 THIN = pair(A="1", B="1/4")
-PAIR = Setting(dims=PAIRS, free=free_pair, build=build_pair, letters=letters_pair, boundary=[pair(), HALF, DOUBLE])
-FREE_PAIR = Setting(dims=PAIRS, free=free_pair, build=build_pair, letters=letters_any, boundary=[pair(), HALF])
-ROOTS = Setting(dims=PAIRS, free=free_pair, build=build_pair, letters=letters_pair, boundary=[pair(), NOTHING, HALF])
+PAIR = Setting(
+    dims=PAIRS, free=free_pair, build=build_pair, letters=letters_pair, boundary=[pair(), HALF, DOUBLE]
+)
+FREE_PAIR = Setting(
+    dims=PAIRS, free=free_pair, build=build_pair, letters=letters_any, boundary=[pair(), HALF]
+)
+ROOTS = Setting(
+    dims=PAIRS, free=free_pair, build=build_pair, letters=letters_pair, boundary=[pair(), NOTHING, HALF]
+)
 
-DATA: list[dict[str, Any]] = [{"q": 1, "p": 1, "k": 1, "n": 1}, {"q": 2, "p": 2, "k": 1, "n": 3}, {"q": 2, "p": 3, "k": 2, "n": 2}]
+DATA: list[dict[str, Any]] = [
+    {"q": 1, "p": 1, "k": 1, "n": 1},
+    {"q": 2, "p": 2, "k": 1, "n": 3},
+    {"q": 2, "p": 3, "k": 2, "n": 2},
+]
 
 
 def free_data(d: dict[str, Any]) -> dict[str, tuple[int, int]]:
     """Data, layers and noise."""
     q, p, kk, n = d["q"], d["p"], d["k"], d["n"]
-    return {"D": (q, p), "L": (kk, p), "X": (p, n), "E": (q, n), "N": (p, p), "Si": (p, p), "O": (q, q), "Error": (1, kk)}
+    return {
+        "D": (q, p),
+        "L": (kk, p),
+        "X": (p, n),
+        "E": (q, n),
+        "N": (p, p),
+        "Si": (p, p),
+        "O": (q, q),
+        "Error": (1, kk),
+    }
 
 
 def build_data(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
@@ -239,8 +282,16 @@ def build_data(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
 
 def letters_data(k: Any) -> Instance:
     """Data of any size."""
-    shapes = {"D": ("q", "p"), "L": ("k", "p"), "X": ("p", "n"), "E": ("q", "n"), "N": ("p", "p"), "Si": ("p", "p"),
-              "Phi": ("q", "f"), "Error": ("f", "k")}  # fmt: skip
+    shapes = {
+        "D": ("q", "p"),
+        "L": ("k", "p"),
+        "X": ("p", "n"),
+        "E": ("q", "n"),
+        "N": ("p", "p"),
+        "Si": ("p", "p"),
+        "Phi": ("q", "f"),
+        "Error": ("f", "k"),
+    }
     return Instance({n: k.letter(n, *shape) for n, shape in shapes.items()})
 
 
@@ -253,19 +304,28 @@ DATASET = Setting(dims=DATA, free=free_data, build=build_data, letters=letters_d
 def sampled(*names: str) -> Custom:
     """The printed bound on samples."""
     return Custom(
-        status="supported", produce=lambda: samples.report(*names), verify=samples.complaint,
+        status="supported",
+        produce=lambda: samples.report(*names),
+        verify=samples.complaint,
         about="largest ratio of left to right on samples, without the unnamed constant",
         reason="holds with high probability and unnamed constants, and rests on a quoted concentration bound: sampled only",
-    )  # fmt: skip
+    )
 
 
 def sampled_controls(*names: str, power: float = 0.5) -> tuple[Control, ...]:
     """The bound smaller by a power of n must fall on the same samples; the bound itself must not."""
     return (
-        Control(f"a right side smaller by n^{power}", check=lambda: samples.complaint(samples.report(*names), power) is not None,
-                spares=lambda: samples.complaint(samples.report(*names)) is not None),
-        Control("the printed bound", kind="true", check=lambda: samples.complaint(samples.report(*names)) is not None),
-    )  # fmt: skip
+        Control(
+            f"a right side smaller by n^{power}",
+            check=lambda: samples.complaint(samples.report(*names), power) is not None,
+            spares=lambda: samples.complaint(samples.report(*names)) is not None,
+        ),
+        Control(
+            "the printed bound",
+            kind="true",
+            check=lambda: samples.complaint(samples.report(*names)) is not None,
+        ),
+    )
 
 
 SCOPE = f"p, k, q = {samples.WIDTHS}; n up to {samples.COUNTS[-1]}; Gaussian and sign inputs; three condition numbers"
@@ -279,7 +339,8 @@ def small_corner(power: int) -> list[Fraction]:
         left = 1 / t - 1 / (Fraction(6, 5) * t)
         relative_error = (Fraction(6, 5) * t) ** 2 - t**2  # |A| = 1
         if not 2 * relative_error <= t**2:
-            raise ValueError("the family leaves the event |B^2 - A^2| <= low^2 / 2")
+            msg = "the family leaves the event |B^2 - A^2| <= low^2 / 2"
+            raise ValueError(msg)
         values.append(left / ((1 / t) ** power / t * relative_error))
     return values
 
@@ -314,26 +375,42 @@ def scaling(data: Json, rooted: bool = True) -> str | None:
     for n in data["sizes"]:
         for tuned in range(n + 1):
             values = [scaled_sample(n, tuned, Fraction(1, 2**j), rooted) for j in range(8)]
-            if any(v == 0 for v in values) or any(b != 4 * a for a, b in zip(values, values[1:], strict=False)):
-                return f"n = {n}, {tuned} non-zero inputs: the ratio does not grow as the inputs are scaled down"
+            if any(v == 0 for v in values) or any(
+                b != 4 * a for a, b in zip(values, values[1:], strict=False)
+            ):
+                return (
+                    f"n = {n}, {tuned} non-zero inputs: the ratio does not grow as the inputs are scaled down"
+                )
     return None
 
 
-def claim(number: int, sentence: str, headline: str, readings: tuple[Reading, ...], defect: str | None = None) -> Claim:
+def claim(
+    number: int, sentence: str, headline: str, readings: tuple[Reading, ...], defect: str | None = None
+) -> Claim:
     """One of the five bounds."""
-    return Claim(id=f"s2ft/lemma_g3_{number}", source=setting.source(f"Lemma G.3, ({number})"), sentence=sentence,
-                 headline=headline, readings=readings, defect=defect, uses=("s2ft/lemma_g2",))  # fmt: skip
+    return Claim(
+        id=f"s2ft/lemma_g3_{number}",
+        source=setting.source(f"Lemma G.3, ({number})"),
+        sentence=sentence,
+        headline=headline,
+        readings=readings,
+        defect=defect,
+        uses=("s2ft/lemma_g2",),
+    )
 
 
 G29 = claim(
     29,
-    "On the good event |Phi' Dh Sigh L'| is at most a constant times |D Sig^(1/2)| |A|, and |Ah^+| at most one times |A^+|.",
+    "On the good event, up to constants, |Phi' Dh Sigh L'| <= |D Sig^(1/2)| |A| and |Ah^+| <= |A^+|.",
     "Holds: with the constants 2 once the sample is close enough, and on samples.",
     (
         Reading(
             name="signal, given a small error",
-            statement=signal, setting=DATASET, evidence=WordProof(signal_proof),
-            scope="every size, given |Phi'(Dh Sigh - D Sig) L'| <= |D Si| |Si L'|", sharp=UNIT,
+            statement=signal,
+            setting=DATASET,
+            evidence=WordProof(signal_proof),
+            scope="every size, given |Phi'(Dh Sigh - D Sig) L'| <= |D Si| |Si L'|",
+            sharp=UNIT,
             controls=(
                 Control("the right side smaller by 1/50", instance=UNIT, tighten="1/50"),
                 Control("with the constant 4", kind="true", statement=signal_far),
@@ -341,17 +418,24 @@ G29 = claim(
         ),
         Reading(
             name="inverse, given a small error",
-            statement=inverses, setting=FREE_PAIR, evidence=WordProof(inverses_proof),
-            scope="every size, given 2 |A^-1| |A - Ah| <= 1, on the range of A", sharp=HALF,
+            statement=inverses,
+            setting=FREE_PAIR,
+            evidence=WordProof(inverses_proof),
+            scope="every size, given 2 |A^-1| |A - Ah| <= 1, on the range of A",
+            sharp=HALF,
             controls=(
                 Control("right sides smaller by 1/50", instance=HALF, tighten="1/50"),
                 Control("twice the constant", kind="true", statement=inverses_far),
             ),
         ),
-        Reading(name="with high probability", evidence=sampled("29", "29 inverse"), scope=SCOPE,
-                controls=sampled_controls("29", "29 inverse")),
+        Reading(
+            name="with high probability",
+            evidence=sampled("29", "29 inverse"),
+            scope=SCOPE,
+            controls=sampled_controls("29", "29 inverse"),
+        ),
     ),
-)  # fmt: skip
+)
 
 G30 = claim(
     30,
@@ -361,16 +445,21 @@ G30 = claim(
         Reading(
             name="given a small error",
             sentence="For A^2, Ah^2 in place of A, B: |B^-1 - A^-1| <= 2 |A^-1|^2 |A - B| if 2 |A^-1| |A - B| <= 1.",
-            statement=inverses, setting=FREE_PAIR, evidence=WordProof(inverses_proof),
-            scope="every size; with |Ah^2 - A^2| <= C |A|^2 rate it gives the constant 2 C", sharp=HALF,
+            statement=inverses,
+            setting=FREE_PAIR,
+            evidence=WordProof(inverses_proof),
+            scope="every size; with |Ah^2 - A^2| <= C |A|^2 rate it gives the constant 2 C",
+            sharp=HALF,
             controls=(
                 Control("right sides smaller by 1/50", instance=HALF, tighten="1/50"),
                 Control("twice the constant", kind="true", statement=inverses_far),
             ),
         ),
-        Reading(name="with high probability", evidence=sampled("30"), scope=SCOPE, controls=sampled_controls("30")),
+        Reading(
+            name="with high probability", evidence=sampled("30"), scope=SCOPE, controls=sampled_controls("30")
+        ),
     ),
-)  # fmt: skip
+)
 
 G31 = claim(
     31,
@@ -380,17 +469,22 @@ G31 = claim(
         Reading(
             name="given a small error",
             sentence="low |Ah - A| <= |Ah^2 - A^2| for psd Ah and A >= low I.",
-            statement=roots, setting=ROOTS, evidence=WordProof(roots_proof),
-            scope="every size; with |Ah^2 - A^2| <= C |A|^2 rate it gives the constant C", sharp=NOTHING,
+            statement=roots,
+            setting=ROOTS,
+            evidence=WordProof(roots_proof),
+            scope="every size; with |Ah^2 - A^2| <= C |A|^2 rate it gives the constant C",
+            sharp=NOTHING,
             controls=(
                 Control("the right side smaller by 1/50", instance=NOTHING, tighten="1/50"),
                 Control("A is not above low", drop=("A >= low",), instance=pair(A="1/2", B="1/4")),
                 Control("with the constant 1/2", kind="true", statement=roots_half),
             ),
         ),
-        Reading(name="with high probability", evidence=sampled("31"), scope=SCOPE, controls=sampled_controls("31")),
+        Reading(
+            name="with high probability", evidence=sampled("31"), scope=SCOPE, controls=sampled_controls("31")
+        ),
     ),
-)  # fmt: skip
+)
 
 G32 = claim(
     32,
@@ -403,8 +497,11 @@ G32 = claim(
         Reading(
             name="from the relative error, one power",
             sentence="|Ah^-1 - A^-1| <= w / low if Ah^-2 lies between (1 -+ w)^2 A^-2; and rank(A) <= kap(A)^2 re(A^2).",
-            statement=relative, setting=PAIR, evidence=WordProof(relative_proof),
-            scope="every size; w of order sqrt(rank log^2 / n) then gives the printed bound", sharp=DOUBLE,
+            statement=relative,
+            setting=PAIR,
+            evidence=WordProof(relative_proof),
+            scope="every size; w of order sqrt(rank log^2 / n) then gives the printed bound",
+            sharp=DOUBLE,
             unused=(),
             controls=(
                 Control("right sides smaller by 1/50", instance=DOUBLE, tighten="1/50", only="inverse roots"),
@@ -416,26 +513,37 @@ G32 = claim(
             name="from (34) alone, one power",
             sentence="|Ah^+ - A^+| is at most a constant times kap(A) / low times |Ah^2 - A^2| / |A|^2.",
             evidence=Custom(
-                status="refuted", produce=lambda: {"ratios": [str(v) for v in small_corner(1)]}, verify=corner_grows,
+                status="refuted",
+                produce=lambda: {"ratios": [str(v) for v in small_corner(1)]},
+                verify=corner_grows,
                 about="A = diag(t, 1), Ah = diag(6t/5, 1): the ratio is 25/(66 t), unbounded as t goes to 0",
             ),
             setting=PAIR,
             scope="two by two, inside the event |Ah^2 - A^2| <= low^2 / 2",
             repair=Repair(
                 sentence="with two powers: low |Ah^-1 - A^-1| <= 2 |A^-1|^2 |Ah^2 - A^2| if 2 |A^-1| |Ah^2 - A^2| <= low",
-                statement=two_powers, evidence=WordProof(two_powers_proof),
+                statement=two_powers,
+                evidence=WordProof(two_powers_proof),
                 sharp=pair(A=["1/8", "1"], B=["3/20", "1"], low="1/8"),
             ),
             controls=(
-                Control("the ratio with one power is constant", check=lambda: len(set(small_corner(1))) > 1, spares=lambda: False),
+                Control(
+                    "the ratio with one power is constant",
+                    check=lambda: len(set(small_corner(1))) > 1,
+                    spares=lambda: False,
+                ),
                 Control("with two powers the same family stays", kind="true", check=corner_stays),
             ),
         ),
-        Reading(name="with high probability", evidence=sampled("32", "relative"), scope=SCOPE,
-                controls=sampled_controls("32", "relative")),
+        Reading(
+            name="with high probability",
+            evidence=sampled("32", "relative"),
+            scope=SCOPE,
+            controls=sampled_controls("32", "relative"),
+        ),
     ),
     "gap in the proof, statement true",
-)  # fmt: skip
+)
 
 G33 = claim(
     33,
@@ -445,7 +553,9 @@ G33 = claim(
         Reading(
             name="as printed, with roots",
             evidence=Custom(
-                status="refuted", produce=lambda: {"sizes": [1, 3, 9, 27]}, verify=scaling,
+                status="refuted",
+                produce=lambda: {"sizes": [1, 3, 9, 27]},
+                verify=scaling,
                 about="inputs in {-c, 0, c}, no noise: for odd n every sample's ratio grows like 1/c",
                 reason="Assumptions F.1 and F.2 do not change when the inputs are scaled",
             ),
@@ -456,19 +566,31 @@ G33 = claim(
                     "with Dh Sigh - D Sig, which is exactly the sum of a noise term E X'L'/n and a signal term "
                     "D (Sigh - Sig) L', each bounded by the quoted concentration bound"
                 ),
-                statement=split, evidence=WordProof(), sharp=UNIT,
+                statement=split,
+                evidence=WordProof(),
+                sharp=UNIT,
             ),
             controls=(
-                Control("the corrected left side is said to grow too", check=lambda: scaling({"sizes": [1, 3, 9]}, False) is not None,
-                        spares=lambda: False),
+                Control(
+                    "the corrected left side is said to grow too",
+                    check=lambda: scaling({"sizes": [1, 3, 9]}, False) is not None,
+                    spares=lambda: False,
+                ),
                 Control("norms of the two sides of the split", kind="true", statement=split_norm),
             ),
         ),
-        Reading(name="with covariances, with high probability", evidence=sampled("33"), scope=SCOPE, controls=sampled_controls("33")),
+        Reading(
+            name="with covariances, with high probability",
+            evidence=sampled("33"),
+            scope=SCOPE,
+            controls=sampled_controls("33"),
+        ),
         Reading(
             name="split into two terms",
             sentence="Dh Sigh - D Sig is exactly the sum of a noise and a signal term.",
-            statement=split, setting=DATASET, evidence=WordProof(),
+            statement=split,
+            setting=DATASET,
+            evidence=WordProof(),
             scope="every size and sample, a singular sample covariance included",
             controls=(
                 Control("the right side larger by 1/1000", instance=UNIT, tighten="1/1000"),
@@ -477,6 +599,6 @@ G33 = claim(
         ),
     ),
     "misprint",
-)  # fmt: skip
+)
 
 CLAIMS = (G29, G30, G31, G32, G33)

@@ -65,13 +65,13 @@ def fits_given(k: Kit, x: Instance) -> None:
 
 
 def fits_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
-    """s k <= r (m + k) <= m k."""
+    """S k <= r (m + k) <= m k."""
     return {"s k <= m k": [k.hypothesis("s <= r (m + k) / k"), k.hypothesis("r (m + k) <= m k")]}
 
 
 SIZES: list[dict[str, Any]] = [
     {"m": m, "k": n, "r": r} for m in (1, 2, 3) for n in (1, 2, 3) for r in (1, 2, 3) if r <= min(m, n)
-]  # fmt: skip
+]
 
 
 def layer(m: int, k: int, r: int) -> Json:
@@ -95,15 +95,21 @@ def letters(k: Any) -> Instance:
 
 
 SETTING = Setting(
-    dims=SIZES, free=free, build=build, letters=letters,
+    dims=SIZES,
+    free=free,
+    build=build,
+    letters=letters,
     boundary=[layer(1, 1, 1), layer(1, 2, 1), layer(4096, 11008, 16), layer(11008, 4096, 16)],
-)  # fmt: skip
+)
 
 CLAIM = Claim(
     id="s2ft/parameter_parity",
     source=setting.source("4.1 and F.2, the sparsity level s"),
     sentence="With s = floor(r (d_l + d_{l-1}) / d_{l-1}) tuned channels S2FT has the parameter count of rank-r LoRA.",
-    headline="True up to less than one channel; exact only if d_{l-1} divides r d_l, and for large r the layer has fewer than s channels.",
+    headline=(
+        "True up to less than one channel; exact only if d_{l-1} divides r d_l, and for large r the layer"
+        " has fewer than s channels."
+    ),
     defect="missing hypothesis",
     setting=SETTING,
     readings=(
@@ -119,7 +125,12 @@ CLAIM = Claim(
                 sharp=layer(2, 2, 1),
             ),
             controls=(
-                Control("the repair's right sides smaller by 1/50", statement=nearly, tighten="1/50", instance=layer(2, 2, 1)),
+                Control(
+                    "the repair's right sides smaller by 1/50",
+                    statement=nearly,
+                    tighten="1/50",
+                    instance=layer(2, 2, 1),
+                ),
                 Control("the repair", kind="true", statement=nearly),
             ),
         ),
@@ -132,7 +143,9 @@ CLAIM = Claim(
             sharp=layer(2, 2, 1),
             unused=("m >= 1", "k >= 1", "r >= 1", "r <= min(m, k)"),
             controls=(
-                Control("right sides smaller by 1/50", tighten="1/50", instance=layer(2, 2, 1), only="not more"),
+                Control(
+                    "right sides smaller by 1/50", tighten="1/50", instance=layer(2, 2, 1), only="not more"
+                ),
                 Control("s k <= m k where LoRA is smaller than the layer", kind="true", statement=fits_given),
             ),
         ),
@@ -150,9 +163,14 @@ CLAIM = Claim(
                 sharp=layer(2, 2, 1),
             ),
             controls=(
-                Control("the repair without its hypothesis", statement=fits_given, drop=("r (m + k) <= m k",), instance=layer(1, 1, 1)),
+                Control(
+                    "the repair without its hypothesis",
+                    statement=fits_given,
+                    drop=("r (m + k) <= m k",),
+                    instance=layer(1, 1, 1),
+                ),
                 Control("the repair", kind="true", statement=fits_given),
             ),
         ),
     ),
-)  # fmt: skip
+)

@@ -91,7 +91,7 @@ def free(d: dict[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 def build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
-    """b agrees with a on R, F agrees with G on S."""
+    """B agrees with a on R, F agrees with G on S."""
     U, V = k.cols(k.eye(d["m"]), d["S"]), k.cols(k.eye(d["k"]), d["R"])
     b = t.a + (k.eye(d["k"]) - V @ V.T) @ t.c
     F = t.G + (k.eye(d["m"]) - U @ U.T) @ t.C
@@ -100,8 +100,14 @@ def build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
 
 def letters(k: Any) -> Instance:
     """A projection of any size."""
-    return Instance(G=k.letter("G", "m", "T"), F=k.letter("F", "m", "T"), a=k.letter("a", "k", "T"),
-                    b=k.letter("b", "k", "T"), S="S", R="R")  # fmt: skip
+    return Instance(
+        G=k.letter("G", "m", "T"),
+        F=k.letter("F", "m", "T"),
+        a=k.letter("a", "k", "T"),
+        b=k.letter("b", "k", "T"),
+        S="S",
+        R="R",
+    )
 
 
 def projection(**changes: Any) -> Json:
@@ -145,7 +151,11 @@ PARTIAL_BACKPROP = Claim(
             evidence=WordProof(use_kept),
             scope="every size and selection: two of the seven projections",
             controls=(
-                Control("the kept slices differ", drop=("the kept slices agree",), instance=projection(b=[["1"], ["0"]])),
+                Control(
+                    "the kept slices differ",
+                    drop=("the kept slices agree",),
+                    instance=projection(b=[["1"], ["0"]]),
+                ),
                 Control("the slice of the gradient", kind="true", statement=slices),
             ),
         ),
@@ -163,13 +173,17 @@ PARTIAL_BACKPROP = Claim(
                 sharp=TWO_OUTPUTS,
             ),
             controls=(
-                Control("the repair without agreeing derivatives", statement=kept_outputs,
-                        drop=("the kept derivatives agree",), instance=projection(a=[["1"], ["0"]], F=[["0"]])),
+                Control(
+                    "the repair without agreeing derivatives",
+                    statement=kept_outputs,
+                    drop=("the kept derivatives agree",),
+                    instance=projection(a=[["1"], ["0"]], F=[["0"]]),
+                ),
                 Control("the repair", kind="true", statement=kept_outputs),
             ),
         ),
     ),
-)  # fmt: skip
+)
 
 
 # -- masked_equivalence ---------------------------------------------------------------------------------------
@@ -200,7 +214,9 @@ def masked_step(k: Kit, x: Instance) -> None:
     g = loss_gradient(x.H, x.W, x.X, x.Y)
     masked = x.W + U @ U.T @ (entrywise(k, "step", adaptive, (x.W, g, x.M1, x.M2), numbers) - x.W)
     front = loss_gradient(x.H @ Pi, Pi.T @ x.W, x.X, x.Y)
-    block = entrywise(k, "step", adaptive, tuple(E.T @ Z for Z in (Pi.T @ x.W, front, Pi.T @ x.M1, Pi.T @ x.M2)), numbers)
+    block = entrywise(
+        k, "step", adaptive, tuple(E.T @ Z for Z in (Pi.T @ x.W, front, Pi.T @ x.M1, Pi.T @ x.M2)), numbers
+    )
     trained = Pi.T @ x.W + E @ (block - E.T @ Pi.T @ x.W)
     k.claim("same weights after the step", k.eq(Pi @ trained, masked))
     k.claim("same network after the step", k.eq(x.H @ Pi @ trained @ x.X, x.H @ masked @ x.X))
@@ -234,7 +250,9 @@ def unmasked(k: Kit, x: Instance) -> None:
     numbers = (x.rate, x.decay)
     full = entrywise(k, "step", adaptive, (x.W, loss_gradient(x.H, x.W, x.X, x.Y), x.M1, x.M2), numbers)
     front = loss_gradient(x.H @ Pi, Pi.T @ x.W, x.X, x.Y)
-    block = entrywise(k, "step", adaptive, tuple(E.T @ Z for Z in (Pi.T @ x.W, front, Pi.T @ x.M1, Pi.T @ x.M2)), numbers)
+    block = entrywise(
+        k, "step", adaptive, tuple(E.T @ Z for Z in (Pi.T @ x.W, front, Pi.T @ x.M1, Pi.T @ x.M2)), numbers
+    )
     k.claim("same weights", k.eq(Pi @ (Pi.T @ x.W + E @ (block - E.T @ Pi.T @ x.W)), full))
 
 
@@ -254,31 +272,58 @@ def free_training(d: dict[str, Any]) -> dict[str, tuple[int, int]]:
 def build_training(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
     """One training step."""
     data = {n: v for n, v in t.items() if n != "c"}
-    return Instance({**data, "rate": k.e(t.c, 0, 0), "decay": k.e(t.c, 0, 1), "order": d["order"], "S": d["S"], "front": d["front"]})
+    return Instance(
+        {
+            **data,
+            "rate": k.e(t.c, 0, 0),
+            "decay": k.e(t.c, 0, 1),
+            "order": d["order"],
+            "S": d["S"],
+            "front": d["front"],
+        }
+    )
 
 
 def letters_training(k: Any) -> Instance:
     """A layer of any size with any data."""
     x = Instance({n: k.letter(n, "m", "k") for n in ("W", "M1", "M2")})
     x |= {"H": k.letter("H", "q", "m"), "X": k.letter("X", "k", "T"), "Y": k.letter("Y", "q", "T")}
-    return Instance({**x, "rate": k.number("rate"), "decay": k.number("decay"), "order": "pi", "S": "S", "front": "front"})
+    return Instance(
+        {**x, "rate": k.number("rate"), "decay": k.number("decay"), "order": "pi", "S": "S", "front": "front"}
+    )
 
 
 def training(**changes: Any) -> Json:
     """Two channels that are swapped, the second one tuned; one input, one output, one token."""
     zero = [["0"], ["0"]]
-    plain: Json = {"W": [["1"], ["0"]], "M1": zero, "M2": zero, "H": [["0", "0"]], "X": [["1"]], "Y": [["0"]],
-                   "rate": "1", "decay": "1", "order": [1, 0], "S": [1], "front": [0]}  # fmt: skip
+    plain: Json = {
+        "W": [["1"], ["0"]],
+        "M1": zero,
+        "M2": zero,
+        "H": [["0", "0"]],
+        "X": [["1"]],
+        "Y": [["0"]],
+        "rate": "1",
+        "decay": "1",
+        "order": [1, 0],
+        "S": [1],
+        "front": [0],
+    }
     return {**plain, **changes}
 
 
 BUSY = training(H=[["1", "2"]], Y=[["3"]], decay="0")
-TRAIN = Setting(dims=TRAINING, free=free_training, build=build_training, letters=letters_training, boundary=[BUSY])
+TRAIN = Setting(
+    dims=TRAINING, free=free_training, build=build_training, letters=letters_training, boundary=[BUSY]
+)
 
 MASKED_EQUIVALENCE = Claim(
     id="s2ft/masked_equivalence",
     source=setting.source("3.2, implied"),
-    sentence="Training the front block after reordering the channels is training the original weight masked to the selected channels.",
+    sentence=(
+        "Training the front block after reordering the channels is training the original weight masked to"
+        " the selected channels."
+    ),
     headline=(
         "True step by step for every entrywise optimizer when the update is masked; masking only the gradient lets "
         "weight decay move the frozen weights."
@@ -316,6 +361,6 @@ MASKED_EQUIVALENCE = Claim(
             ),
         ),
     ),
-)  # fmt: skip
+)
 
 CLAIMS = (PARTIAL_BACKPROP, MASKED_EQUIVALENCE)

@@ -52,7 +52,10 @@ def figure_agrees(data: Json, bounds: tuple[str, str, str, str] = ("3/2", "27/10
 
 def averages() -> Json:
     """The least average reduction that the factors of section 1 allow, beside the one of section 6.1."""
-    return {n: {"at least": str(1 - 1 / LEAST_FACTOR[n]), "section 6.1": str(AVERAGE_SAVED[n])} for n in LEAST_FACTOR}
+    return {
+        n: {"at least": str(1 - 1 / LEAST_FACTOR[n]), "section 6.1": str(AVERAGE_SAVED[n])}
+        for n in LEAST_FACTOR
+    }
 
 
 def contradict(data: Json) -> str | None:
@@ -90,11 +93,16 @@ def units_agree(data: Json) -> str | None:
     return None if all(Fraction(149, 100) < v < Fraction(151, 100) for v in values) else f"factors {values}"
 
 
-FULL = Control("Figure 5 against full fine-tuning", kind="true", check=lambda: figure_agrees(figure()) is not None)
+FULL = Control(
+    "Figure 5 against full fine-tuning", kind="true", check=lambda: figure_agrees(figure()) is not None
+)
 MEASURED = Custom(
-    status="supported", produce=figure, verify=figure_agrees, about="the paper's own measurements, divided",
+    status="supported",
+    produce=figure,
+    verify=figure_agrees,
+    about="the paper's own measurements, divided",
     reason="a measurement on one processor, of which only the arithmetic can be checked here",
-)  # fmt: skip
+)
 
 CLAIM = Claim(
     id="s2ft/partial_backprop_cost",
@@ -112,39 +120,72 @@ CLAIM = Claim(
             evidence=MEASURED,
             scope="LLaMA2-7B, lengths 512 and 1024, batch sizes 1 and 2, rounded to one decimal as printed",
             controls=(
-                Control("at least 1.6 times faster", check=lambda: figure_agrees(figure(), ("8/5", "27/10", "7/5", "3")) is not None,
-                        spares=lambda: figure_agrees(figure()) is not None),
+                Control(
+                    "at least 1.6 times faster",
+                    check=lambda: figure_agrees(figure(), ("8/5", "27/10", "7/5", "3")) is not None,
+                    spares=lambda: figure_agrees(figure()) is not None,
+                ),
                 FULL,
             ),
         ),
         Reading(
             name="against existing PEFT methods (1)",
             sentence="Compared with existing PEFT methods S2FT is 1.5-2.7 times faster with 1.4-3.0 times less memory.",
-            evidence=Custom(status="refuted", produce=averages, verify=contradict,
-                            about="section 6.1's averages over the same methods cannot come from such factors"),
+            evidence=Custom(
+                status="refuted",
+                produce=averages,
+                verify=contradict,
+                about="section 6.1's averages over the same methods cannot come from such factors",
+            ),
             scope="the paper against itself: 2% and 9% on average, where the factors would need at least 28% and 33%",
             repair=Repair(sentence="the factors are those over full fine-tuning", evidence=MEASURED),
             controls=(
-                Control("factors of at least 1 contradict the averages too", check=lambda: not AVERAGE_SAVED["memory"] < 0,
-                        spares=lambda: False),
+                Control(
+                    "factors of at least 1 contradict the averages too",
+                    check=lambda: not AVERAGE_SAVED["memory"] < 0,
+                    spares=lambda: False,
+                ),
                 FULL,
             ),
         ),
         Reading(
             name="from skipped matrix products alone",
             sentence="Skipping gradients makes a step 1.5-2.7 times faster by the count of matrix products.",
-            evidence=Custom(status="refuted", produce=units, verify=units_agree,
-                            about="matrix-product units of LLaMA-7B, counted; no count reaches beyond 1.51"),
-            scope="LLaMA-7B, output and down projections tuned; recomputing activations would lower the factor to about 4/3",
+            evidence=Custom(
+                status="refuted",
+                produce=units,
+                verify=units_agree,
+                about="matrix-product units of LLaMA-7B, counted; no count reaches beyond 1.51",
+            ),
+            scope=(
+                "LLaMA-7B, output and down projections tuned; recomputing activations would lower the "
+                "factor to about 4/3"
+            ),
             repair=Repair(
-                sentence="for LLaMA-7B the count gives less than 1.51, and exactly 3/2 without the layers below the first tuned one",
-                evidence=Custom(status="proved_within", produce=units, verify=units_agree, about="matrix-product units, counted"),
+                sentence=(
+                    "for LLaMA-7B the count gives less than 1.51, and exactly 3/2 without the layers "
+                    "below the first tuned one"
+                ),
+                evidence=Custom(
+                    status="proved_within",
+                    produce=units,
+                    verify=units_agree,
+                    about="matrix-product units, counted",
+                ),
             ),
             controls=(
-                Control("one per cent of the channels costs nothing", check=lambda: units_agree(
-                    {"vanishing slice": str(unit_speedup()), "one per cent": str(unit_speedup())}) is not None, spares=lambda: False),
+                Control(
+                    "one per cent of the channels costs nothing",
+                    check=lambda: (
+                        units_agree(
+                            {"vanishing slice": str(unit_speedup()), "one per cent": str(unit_speedup())}
+                        )
+                        is not None
+                    ),
+                    spares=lambda: False,
+                ),
                 FULL,
             ),
         ),
     ),
-)  # fmt: skip
+)

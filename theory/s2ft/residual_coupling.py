@@ -31,7 +31,9 @@ def bent(z: Any) -> Any:
     return z + z * z
 
 
-def model(k: Kit, x: Instance, emb: Mat, gains: Sequence[Mat], ups: Sequence[Mat], downs: Sequence[Mat], head: Mat) -> Mat:
+def model(
+    k: Kit, x: Instance, emb: Mat, gains: Sequence[Mat], ups: Sequence[Mat], downs: Sequence[Mat], head: Mat
+) -> Mat:
     """Two residual blocks between an embedding and a head; x.c1, x.c2 stand for 1/rms of a norm."""
     h = emb @ x.X
     for gain, up, down, scale in zip(gains, ups, downs, (x.c1, x.c2), strict=True):
@@ -41,15 +43,28 @@ def model(k: Kit, x: Instance, emb: Mat, gains: Sequence[Mat], ups: Sequence[Mat
 
 def plain(k: Kit, x: Instance) -> Mat:
     """The model as it is."""
-    return model(k, x, x.Emb, [x[g] for g, _, _ in BLOCKS], [x[u] for _, u, _ in BLOCKS], [x[w] for _, _, w in BLOCKS], x.Head)
+    return model(
+        k,
+        x,
+        x.Emb,
+        [x[g] for g, _, _ in BLOCKS],
+        [x[u] for _, u, _ in BLOCKS],
+        [x[w] for _, _, w in BLOCKS],
+        x.Head,
+    )
 
 
 def everywhere(k: Kit, x: Instance, Pi: Mat) -> Mat:
     """The model with the stream reordered in every weight."""
     return model(
-        k, x, Pi.T @ x.Emb, [Pi.T @ x[g] @ Pi for g, _, _ in BLOCKS], [x[u] @ Pi for _, u, _ in BLOCKS],
-        [Pi.T @ x[w] for _, _, w in BLOCKS], x.Head @ Pi,
-    )  # fmt: skip
+        k,
+        x,
+        Pi.T @ x.Emb,
+        [Pi.T @ x[g] @ Pi for g, _, _ in BLOCKS],
+        [x[u] @ Pi for _, u, _ in BLOCKS],
+        [Pi.T @ x[w] for _, _, w in BLOCKS],
+        x.Head @ Pi,
+    )
 
 
 def order(k: Kit, x: Instance) -> Mat:
@@ -123,7 +138,15 @@ def build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
     """A model with diagonal gains."""
     w = d["d"]
     gains = {f"G{i}": k.diagm(t[f"G{i}"], w, w) for i in ("1", "2")}
-    return Instance({**{n: v for n, v in t.items() if n != "c"}, **gains, "c1": k.e(t.c, 0, 0), "c2": k.e(t.c, 0, 1), "order": d["order"]})
+    return Instance(
+        {
+            **{n: v for n, v in t.items() if n != "c"},
+            **gains,
+            "c1": k.e(t.c, 0, 0),
+            "c2": k.e(t.c, 0, 1),
+            "order": d["order"],
+        }
+    )
 
 
 def letters(k: Any) -> Instance:
@@ -141,13 +164,30 @@ def letters(k: Any) -> Instance:
 def two_channels(**changes: Any) -> Json:
     """A stream of two channels that are swapped; the blocks write nothing."""
     eye, row, column = [["1", "0"], ["0", "1"]], [["1", "0"]], [["0"], ["0"]]
-    model: Json = {"Emb": [["1"], ["0"]], "X": [["1"]], "Head": row, "G1": eye, "G2": eye, "Up1": row, "Up2": row,
-                   "Down1": column, "Down2": column, "c1": "1", "c2": "1", "order": [1, 0]}  # fmt: skip
+    model: Json = {
+        "Emb": [["1"], ["0"]],
+        "X": [["1"]],
+        "Head": row,
+        "G1": eye,
+        "G2": eye,
+        "Up1": row,
+        "Up2": row,
+        "Down1": column,
+        "Down2": column,
+        "c1": "1",
+        "c2": "1",
+        "order": [1, 0],
+    }
     return {**model, **changes}
 
 
-BUSY = two_channels(Down1=[["1"], ["2"]], Down2=[["3"], ["1"]], Emb=[["1"], ["2"]], G1=[["1", "0"], ["0", "2"]],
-                    Up2=[["1", "-1"]])  # fmt: skip
+BUSY = two_channels(
+    Down1=[["1"], ["2"]],
+    Down2=[["3"], ["1"]],
+    Emb=[["1"], ["2"]],
+    G1=[["1", "0"], ["0", "2"]],
+    Up2=[["1", "-1"]],
+)
 SETTING = Setting(dims=SIZES, free=free, build=build, letters=letters, boundary=[two_channels(), BUSY])
 
 CLAIM = Claim(
@@ -177,7 +217,11 @@ CLAIM = Claim(
                 evidence=WordProof(proof),
             ),
             controls=(
-                Control("the run-time step left out at one place only", statement=without_run_time_step, instance=BUSY),
+                Control(
+                    "the run-time step left out at one place only",
+                    statement=without_run_time_step,
+                    instance=BUSY,
+                ),
                 Control("the order in every weight", kind="true", statement=not_needed),
             ),
         ),
@@ -196,4 +240,4 @@ CLAIM = Claim(
             ),
         ),
     ),
-)  # fmt: skip
+)

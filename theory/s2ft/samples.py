@@ -78,9 +78,11 @@ def _one(np: Any, L: Any, D: Any, Phi: Any, Sig: Any, Se: Any, X: Any, E: Any) -
 def report(*names: str) -> Json:
     """The largest ratios met for these bounds."""
     return {
-        "draws": DRAWS, "condition_numbers": list(SPREADS), "constant": CONSTANT,
+        "draws": DRAWS,
+        "condition_numbers": list(SPREADS),
+        "constant": CONSTANT,
         "largest": {name: {str(n): round(v, 3) for n, v in ratios()[name].items()} for name in names},
-    }  # fmt: skip
+    }
 
 
 def complaint(data: Json, power: float = 0.0) -> str | None:

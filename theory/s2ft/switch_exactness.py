@@ -59,12 +59,23 @@ def build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
 
 def letters(k: Any) -> Instance:
     """Any sizes."""
-    return Instance(W0=k.letter("W0", "m", "k"), V1=k.letter("V1", "k", "|S1|"), V2=k.letter("V2", "k", "|S2|"), S1="S1", S2="S2")
+    return Instance(
+        W0=k.letter("W0", "m", "k"),
+        V1=k.letter("V1", "k", "|S1|"),
+        V2=k.letter("V2", "k", "|S2|"),
+        S1="S1",
+        S2="S2",
+    )
 
 
 UNIT: Json = {"W0": [["0"]], "V1": [["1"]], "V2": [["1"]], "S1": [0], "S2": [0]}
-SETTING = Setting(dims=[{"m": 1, "k": 1, "S1": (0,), "S2": (0,)}, {"m": 3, "k": 2, "S1": (0, 2), "S2": (1,)}],
-                  free=free, build=build, letters=letters, boundary=[UNIT])  # fmt: skip
+SETTING = Setting(
+    dims=[{"m": 1, "k": 1, "S1": (0,), "S2": (0,)}, {"m": 3, "k": 2, "S1": (0, 2), "S2": (1,)}],
+    free=free,
+    build=build,
+    letters=letters,
+    boundary=[UNIT],
+)
 
 
 # -- floating point, emulated exactly -----------------------------------------------------------------------------
@@ -171,13 +182,19 @@ def written(data: Json) -> str | None:
         if count != 2 * s * int(width):
             return f"width {width}: {count} numbers are written"
     counts = [data["written"][w] for w in sorted(data["written"], key=int)]
-    return None if all(b == 2 * a for a, b in zip(counts, counts[1:], strict=False)) else "the counts do not double"
+    return (
+        None
+        if all(b == 2 * a for a, b in zip(counts, counts[1:], strict=False))
+        else "the counts do not double"
+    )
 
 
 def scatter_counts() -> Json:
     """Entries written by two scattered additions into s rows, counted entry by entry on index sets."""
     s = 2
-    counts = {str(k): sum(1 for _ in range(2) for _ in range(s) for _ in range(k)) for k in (16, 32, 64, 128, 256)}
+    counts = {
+        str(k): sum(1 for _ in range(2) for _ in range(s) for _ in range(k)) for k in (16, 32, 64, 128, 256)
+    }
     return {"s": s, "written": counts}
 
 
@@ -206,49 +223,79 @@ CLAIM = Claim(
         Reading(
             name="floating point",
             sentence="After any number of switches by two additions in float32 or bfloat16 the base is what it was.",
-            evidence=Custom(status="refuted", produce=drifts, verify=does_drift,
-                            about="exact emulation of round-to-nearest-even: 1000 switches between 61 adapters"),
+            evidence=Custom(
+                status="refuted",
+                produce=drifts,
+                verify=does_drift,
+                about="exact emulation of round-to-nearest-even: 1000 switches between 61 adapters",
+            ),
             scope=f"{WEIGHTS} weights; errors in units of 2^-24 and 2^-8 after 1, 10, 100 and 1000 switches",
             repair=Repair(
                 sentence="it is when the base's slice (s k numbers) is kept and copied back in place of the subtraction",
-                evidence=Custom(status="proved_within",
-                                produce=lambda: {n: drift(b, copy_back=True) for n, b in FORMATS.items()}, verify=returns,
-                                about="the same switches with a copy of the slice: nothing is rounded on the way back"),
+                evidence=Custom(
+                    status="proved_within",
+                    produce=lambda: {n: drift(b, copy_back=True) for n, b in FORMATS.items()},
+                    verify=returns,
+                    about="the same switches with a copy of the slice: nothing is rounded on the way back",
+                ),
             ),
             controls=(
-                Control("copying back drifts too",
-                        check=lambda: does_drift({n: drift(b, True) for n, b in FORMATS.items()}, True) is not None,
-                        spares=lambda: False),
+                Control(
+                    "copying back drifts too",
+                    check=lambda: (
+                        does_drift({n: drift(b, True) for n, b in FORMATS.items()}, True) is not None
+                    ),
+                    spares=lambda: False,
+                ),
                 EXACT,
             ),
         ),
         Reading(
             name="one adapter in and out again and again",
             sentence="Putting the same adapter in and out repeatedly changes the base at most the first time.",
-            evidence=Custom(status="proved_within", produce=lambda: BITS, verify=repeated,
-                            about="all pairs of numbers of formats with 2 to 5 bits and seven exponents"),
+            evidence=Custom(
+                status="proved_within",
+                produce=lambda: BITS,
+                verify=repeated,
+                about="all pairs of numbers of formats with 2 to 5 bits and seven exponents",
+            ),
             scope="small formats, completely; a theorem of Knuth says it for all",
             controls=(
-                Control("not even the first time", check=lambda: repeated(BITS, True) is not None,
-                        spares=lambda: repeated(BITS) is not None),
+                Control(
+                    "not even the first time",
+                    check=lambda: repeated(BITS, True) is not None,
+                    spares=lambda: repeated(BITS) is not None,
+                ),
                 EXACT,
             ),
         ),
         Reading(
             name="cost constant in the width",
             sentence="The work of a switch does not grow with the width.",
-            evidence=Custom(status="refuted", produce=scatter_counts, verify=written,
-                            about="entries written, counted: 2 s k, unbounded in the width k"),
+            evidence=Custom(
+                status="refuted",
+                produce=scatter_counts,
+                verify=written,
+                about="entries written, counted: 2 s k, unbounded in the width k",
+            ),
             scope="numbers written, not seconds; fixed overhead can hide it at small widths",
             repair=Repair(
                 sentence="it writes exactly 2 s k numbers, linear in the width, where LoRA writes 2 m k",
-                evidence=Custom(status="proved_within", produce=scatter_counts, verify=written, about="entries written, counted"),
+                evidence=Custom(
+                    status="proved_within",
+                    produce=scatter_counts,
+                    verify=written,
+                    about="entries written, counted",
+                ),
             ),
             controls=(
-                Control("a third addition", check=lambda: written({"s": 3, "written": scatter_counts()["written"]}) is not None,
-                        spares=lambda: False),
+                Control(
+                    "a third addition",
+                    check=lambda: written({"s": 3, "written": scatter_counts()["written"]}) is not None,
+                    spares=lambda: False,
+                ),
                 EXACT,
             ),
         ),
     ),
-)  # fmt: skip
+)

@@ -84,7 +84,13 @@ def build_step(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
 
 def letters_step(k: Any) -> Instance:
     """A layer of any size and any selection."""
-    return Instance(x=k.letter("x", "k", 1), G=k.letter("G", 1, "m"), V=k.letter("V", "k", "|S|"), eta=k.number("eta"), S="S")
+    return Instance(
+        x=k.letter("x", "k", 1),
+        G=k.letter("G", 1, "m"),
+        V=k.letter("V", "k", "|S|"),
+        eta=k.number("eta"),
+        S="S",
+    )
 
 
 def one_step(**changes: Any) -> Json:
@@ -93,8 +99,13 @@ def one_step(**changes: Any) -> Json:
     return {**plain, **changes}
 
 
-STEP = Setting(dims=STEPS, free=free_step, build=build_step, letters=letters_step,
-               boundary=[one_step(), one_step(G=[["1", "1"]]), one_step(V=[["3"]], x=[["-2"]])])  # fmt: skip
+STEP = Setting(
+    dims=STEPS,
+    free=free_step,
+    build=build_step,
+    letters=letters_step,
+    boundary=[one_step(), one_step(G=[["1", "1"]]), one_step(V=[["3"]], x=[["-2"]])],
+)
 
 UPDATE_IDENTITY = Claim(
     id="s2ft/update_identity",
@@ -117,7 +128,9 @@ UPDATE_IDENTITY = Claim(
             evidence=WordProof(),
             scope="every size, selection, step size and current V",
             controls=(
-                Control("the right side larger by 1/1000", instance=one_step(G=[["1", "1"]]), tighten="1/1000"),
+                Control(
+                    "the right side larger by 1/1000", instance=one_step(G=[["1", "1"]]), tighten="1/1000"
+                ),
                 Control("not longer than a full step", kind="true", statement=norms),
             ),
         ),
@@ -138,13 +151,17 @@ UPDATE_IDENTITY = Claim(
                 sharp=one_step(G=[["1", "1"]]),
             ),
             controls=(
-                Control("the repair's right side larger by 1/1000", statement=repaired,
-                        instance=one_step(G=[["1", "1"]]), tighten="1/1000"),
+                Control(
+                    "the repair's right side larger by 1/1000",
+                    statement=repaired,
+                    instance=one_step(G=[["1", "1"]]),
+                    tighten="1/1000",
+                ),
                 Control("the repair", kind="true", statement=repaired),
             ),
         ),
     ),
-)  # fmt: skip
+)
 
 
 # -- equivalent_gradient --------------------------------------------------------------------------------------
@@ -224,14 +241,23 @@ EYE = [["1", "0"], ["0", "1"]]
 TURNED: Json = {"U": EYE, "Gw": [["0", "1"], ["0", "0"]], "Z": [["0", "0"], ["0", "0"]]}
 SIZES: list[dict[str, Any]] = [{"m": 1, "k": 1, "s": 1}, {"m": 2, "k": 1, "s": 1}, {"m": 3, "k": 2, "s": 2}]
 SQUARE: list[dict[str, Any]] = [{"m": 1, "k": 1, "s": 1}, {"m": 2, "k": 2, "s": 2}, {"m": 3, "k": 2, "s": 2}]
-GRADIENT = Setting(dims=SIZES, free=free_gradient, build=build_gradient, letters=letters_gradient, boundary=[SCALAR])
-FITTING = Setting(dims=SQUARE, free=free_gradient, build=build_gradient, letters=letters_gradient, boundary=[SCALAR, TURNED])
-FACTORS = Setting(dims=SIZES, free=free_gradient, build=build_any, letters=letters_gradient, boundary=[SCALAR, DOUBLED])
+GRADIENT = Setting(
+    dims=SIZES, free=free_gradient, build=build_gradient, letters=letters_gradient, boundary=[SCALAR]
+)
+FITTING = Setting(
+    dims=SQUARE, free=free_gradient, build=build_gradient, letters=letters_gradient, boundary=[SCALAR, TURNED]
+)
+FACTORS = Setting(
+    dims=SIZES, free=free_gradient, build=build_any, letters=letters_gradient, boundary=[SCALAR, DOUBLED]
+)
 
 EQUIVALENT_GRADIENT = Claim(
     id="s2ft/equivalent_gradient",
     source=setting.source("4.2, equivalent gradient"),
-    sentence="Among all updates U G_V' of the weight, the one nearest to the full gradient has the plain gradient of V as G_V.",
+    sentence=(
+        "Among all updates U G_V' of the weight, the one nearest to the full gradient has the plain "
+        "gradient of V as G_V."
+    ),
     headline=(
         "True for every U with orthonormal columns, so not special to standard basis vectors; the printed formula "
         "lacks a transpose, and a trained U needs the inverse of U'U."
@@ -259,10 +285,18 @@ EQUIVALENT_GRADIENT = Claim(
             scope="m = k = s = 2",
             open_instance={"U": EYE, "Gw": [["1", "2"], ["0", "1"]], "Z": [["1", "0"], ["2", "1"]]},
             repair=Repair(
-                sentence="G_V = G'U", statement=plain_gradient, evidence=WordProof(plain_gradient_proof), sharp=SCALAR
+                sentence="G_V = G'U",
+                statement=plain_gradient,
+                evidence=WordProof(plain_gradient_proof),
+                sharp=SCALAR,
             ),
             controls=(
-                Control("the repair without U'U = I", statement=plain_gradient, drop=("U'U = I",), instance=DOUBLED),
+                Control(
+                    "the repair without U'U = I",
+                    statement=plain_gradient,
+                    drop=("U'U = I",),
+                    instance=DOUBLED,
+                ),
                 Control("the repair", kind="true", statement=plain_gradient),
             ),
         ),

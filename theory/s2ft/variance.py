@@ -50,9 +50,12 @@ def mean_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
     PS = k.proj(x.H @ k.cols(k.eye(x.H.shape[1]), x.S))
     eye = k.eye(x.L.shape[0])
     small = k.square(x.low * eye)  # low^2 k
-    return {"mean of the variance": [
-        small * k.submultiplicative(x.R, PS), norm(k, x.R) * norm(k, x.R) * k.square(PS) * k.against_psd("A^2 >= low^2", eye),
-    ]}  # fmt: skip
+    return {
+        "mean of the variance": [
+            small * k.submultiplicative(x.R, PS),
+            norm(k, x.R) * norm(k, x.R) * k.square(PS) * k.against_psd("A^2 >= low^2", eye),
+        ]
+    }
 
 
 def mean_far(k: Kit, x: Instance) -> None:
@@ -79,7 +82,9 @@ def build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
 
 def letters(k: Any) -> Instance:
     """Letters of the common setting, R and low."""
-    return Instance({**setting.letters(k), "R": k.letter("R", "q", "q", symmetric=True), "low": k.number("low")})
+    return Instance(
+        {**setting.letters(k), "R": k.letter("R", "q", "q", symmetric=True), "low": k.number("low")}
+    )
 
 
 ONE = scalar_instance(R=[["1"]], low="1")
@@ -109,7 +114,9 @@ def samples() -> Json:
         D[0, 0], D[1, 0] = 3.0, 2.0  # rank one
         sums: dict[str, list[float]] = {"S2FT": [], "LoRA": []}
         for _ in range(DRAWS):
-            G = np.tril(rng.standard_normal((k, k)), -1) + np.diag(np.sqrt(rng.chisquare(COUNT - np.arange(k))))
+            G = np.tril(rng.standard_normal((k, k)), -1) + np.diag(
+                np.sqrt(rng.chisquare(COUNT - np.arange(k)))
+            )
             root = G / np.sqrt(COUNT)  # Bartlett: X X'/n = root root'
             error = rng.standard_normal((m, k)) @ np.linalg.inv(root) / np.sqrt(COUNT)  # E X'(X X')^-1
             sums["S2FT"].append(float((error[:tuned] ** 2).sum()))
@@ -122,13 +129,23 @@ def samples() -> Json:
         kap2, re, signal = spread**2, float((A**2).sum()), float((D**2).sum())
         noise_re = {"S2FT": tuned, "LoRA": m}
         for name, rows, power in (("S2FT", tuned, 8), ("LoRA", RANK, 6)):
-            printed = kap2 * rows * (noise_re[name] + re) * unit + signal * rows * (kap2 + spread**power * re) * unit
+            printed = (
+                kap2 * rows * (noise_re[name] + re) * unit
+                + signal * rows * (kap2 + spread**power * re) * unit
+            )
             out["ratios"][name] = round(max(out["ratios"][name], max(sums[name]) / printed), 4)
         expected = {"S2FT": tuned * k / (COUNT - k - 1), "LoRA": RANK * (m + k - RANK) / (COUNT - k - 1)}
         for name, values in sums.items():
             mean, error_of_mean = float(np.mean(values)), float(np.std(values, ddof=1) / sqrt(DRAWS))
-            out["means"].append({"method": name, "condition": spread, "n_mean": round(COUNT * mean, 3),
-                                 "n_expected": round(COUNT * expected[name], 3), "n_stderr": round(COUNT * error_of_mean, 4)})
+            out["means"].append(
+                {
+                    "method": name,
+                    "condition": spread,
+                    "n_mean": round(COUNT * mean, 3),
+                    "n_expected": round(COUNT * expected[name], 3),
+                    "n_stderr": round(COUNT * error_of_mean, 4),
+                }
+            )
     return out
 
 
@@ -177,32 +194,44 @@ def s2ft_larger(data: Json, sign: int = 1) -> str | None:
 
 def sampled_mean(method: str, about: str, reason: str) -> Custom:
     """Evidence by means of samples."""
-    return Custom(status="supported", produce=lambda: means(method), verify=as_expected, about=about, reason=reason)
+    return Custom(
+        status="supported", produce=lambda: means(method), verify=as_expected, about=about, reason=reason
+    )
 
 
 def mean_controls(method: str) -> tuple[Control, ...]:
     """A value ten per cent larger must fail; the value itself must not."""
     return (
-        Control("a mean larger by a tenth", check=lambda: as_expected(means(method, 1.1)) is not None,
-                spares=lambda: as_expected(means(method)) is not None),
+        Control(
+            "a mean larger by a tenth",
+            check=lambda: as_expected(means(method, 1.1)) is not None,
+            spares=lambda: as_expected(means(method)) is not None,
+        ),
         Control("the value itself", kind="true", check=lambda: as_expected(means(method)) is not None),
-    )  # fmt: skip
+    )
 
 
 def printed(method: str) -> Reading:
     """The printed bound, on samples."""
     return Reading(
         name="as printed, with high probability",
-        evidence=Custom(status="supported", produce=lambda: bounded(method), verify=below,
-                        about="largest T^2 over the printed bound without its constant",
-                        reason="holds with high probability and unnamed constants: sampled only"),
+        evidence=Custom(
+            status="supported",
+            produce=lambda: bounded(method),
+            verify=below,
+            about="largest T^2 over the printed bound without its constant",
+            reason="holds with high probability and unnamed constants: sampled only",
+        ),
         scope=f"m = k = 4, r = {RANK}, n = {COUNT}, {DRAWS} Gaussian samples for each of two condition numbers",
         controls=(
-            Control("a constant of 1/100000", check=lambda: below(bounded(method, 1e-5)) is not None,
-                    spares=lambda: below(bounded(method)) is not None),
+            Control(
+                "a constant of 1/100000",
+                check=lambda: below(bounded(method, 1e-5)) is not None,
+                spares=lambda: below(bounded(method)) is not None,
+            ),
             Control("the constant 10", kind="true", check=lambda: below(bounded(method, 10.0)) is not None),
         ),
-    )  # fmt: skip
+    )
 
 
 LORA = Claim(
@@ -220,13 +249,16 @@ LORA = Claim(
         Reading(
             name="Gaussian mean, leading order",
             sentence="For Gaussian data, unit noise and a residual of rank r, n E T^2 tends to r (m + k - r).",
-            evidence=sampled_mean("LoRA", "mean of T^2 beside r (m + k - r) / (n - k - 1)",
-                                  "statistical: a leading order, compared with samples"),
+            evidence=sampled_mean(
+                "LoRA",
+                "mean of T^2 beside r (m + k - r) / (n - k - 1)",
+                "statistical: a leading order, compared with samples",
+            ),
             scope=f"m = k = 4, r = {RANK}, n = {COUNT}, two condition numbers of A",
             controls=mean_controls("LoRA"),
         ),
     ),
-)  # fmt: skip
+)
 
 S2FT = Claim(
     id="s2ft/thm_f13_variance",
@@ -246,8 +278,11 @@ S2FT = Claim(
         Reading(
             name="Gaussian mean",
             sentence="For Gaussian data E T^2 = tr(PS Sig_eff) rank(A) / (n - rank(A) - 1).",
-            evidence=sampled_mean("S2FT", "mean of T^2 beside the exact value",
-                                  "statistical: rests on the mean of an inverse Wishart matrix, quoted and sampled"),
+            evidence=sampled_mean(
+                "S2FT",
+                "mean of T^2 beside the exact value",
+                "statistical: rests on the mean of an inverse Wishart matrix, quoted and sampled",
+            ),
             scope=f"m = k = 4, s = 2, n = {COUNT}, two condition numbers of A",
             controls=mean_controls("S2FT"),
         ),
@@ -267,16 +302,24 @@ S2FT = Claim(
         Reading(
             name="larger than LoRA's at parity",
             sentence="At s = r (m + k) / k S2FT's mean variance exceeds LoRA's when the residual has rank r.",
-            evidence=Custom(status="supported", produce=order, verify=s2ft_larger, about="means of samples, compared",
-                            reason="statistical: two means with standard errors; the leading orders differ by r^2 / n"),
+            evidence=Custom(
+                status="supported",
+                produce=order,
+                verify=s2ft_larger,
+                about="means of samples, compared",
+                reason="statistical: two means with standard errors; the leading orders differ by r^2 / n",
+            ),
             scope=f"m = k = 4, r = {RANK}, s = 2, n = {COUNT}",
             controls=(
-                Control("LoRA's is the larger", check=lambda: s2ft_larger(order(), -1) is not None,
-                        spares=lambda: s2ft_larger(order()) is not None),
+                Control(
+                    "LoRA's is the larger",
+                    check=lambda: s2ft_larger(order(), -1) is not None,
+                    spares=lambda: s2ft_larger(order()) is not None,
+                ),
                 Control("S2FT's is the larger", kind="true", check=lambda: s2ft_larger(order()) is not None),
             ),
         ),
     ),
-)  # fmt: skip
+)
 
 CLAIMS = (LORA, S2FT)

@@ -51,7 +51,10 @@ def proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
     _, derivative = change(k, x)
     c, low = k.hypothesis("0 <= c"), k.hypothesis("0 <= low")
     mean = k.hypothesis("0 <= u") * k.square(x.x)
-    above, below = k.hypothesis("low <= mean square of the entries"), k.hypothesis("mean square of the entries <= high")
+    above, below = (
+        k.hypothesis("low <= mean square of the entries"),
+        k.hypothesis("mean square of the entries <= high"),
+    )
     weight = c * c * k.square(derivative)
     return {
         "not too small": [weight * above * (mean + low)],
@@ -79,15 +82,23 @@ def build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
 
 def letters(k: Any) -> Instance:
     """Any width."""
-    return Instance(x=k.letter("x", "n", 1), G=k.letter("G", 1, "m"), S="S", **{v: k.number(v) for v in ("c", "u", "low", "high")})
+    return Instance(
+        x=k.letter("x", "n", 1),
+        G=k.letter("G", 1, "m"),
+        S="S",
+        **{v: k.number(v) for v in ("c", "u", "low", "high")},
+    )
 
 
 ONES: Json = {"x": [["1"], ["1"]], "G": [["1", "1"]], "c": "1", "u": "1/2", "low": "1", "high": "1", "S": [0]}
 WIDE_STEP: Json = {**ONES, "x": [["2"], ["2"]]}
 SETTING = Setting(
-    dims=[{"n": 1, "S": (0,)}, {"n": 2, "S": (1,)}, {"n": 4, "S": (0, 2)}], free=free, build=build, letters=letters,
+    dims=[{"n": 1, "S": (0,)}, {"n": 2, "S": (1,)}, {"n": 4, "S": (0, 2)}],
+    free=free,
+    build=build,
+    letters=letters,
     boundary=[ONES],
-)  # fmt: skip
+)
 
 
 # -- families of growing width, run exactly ---------------------------------------------------------------------
@@ -163,14 +174,20 @@ def family(name: str, status: str, about: str, reason: str = "") -> Custom:
 def changes(name: str, wrong: int) -> Control:
     """A false control: another growth is claimed of the family."""
     return Control(
-        f"the growth n^{wrong} for the same family", check=lambda: follows(payload(name), wrong) is not None,
+        f"the growth n^{wrong} for the same family",
+        check=lambda: follows(payload(name), wrong) is not None,
         spares=lambda: follows(payload(name)) is not None,
-    )  # fmt: skip
+    )
 
 
-ENTRIES = Control("entries of order one, S2FT", kind="true", check=lambda: follows(payload("entries")) is not None)
+ENTRIES = Control(
+    "entries of order one, S2FT", kind="true", check=lambda: follows(payload("entries")) is not None
+)
 REPAIRED = Repair(
-    sentence="with entries of order one, tuned rows and eta = c/n the change lies between c low and c high times the derivative",
+    sentence=(
+        "with entries of order one, tuned rows and eta = c/n the change lies between c low and c high "
+        "times the derivative"
+    ),
     statement=stable,
     evidence=WordProof(proof),
     sharp=ONES,
@@ -200,8 +217,14 @@ CLAIM = Claim(
             sharp=ONES,
             unused=("u = 1/n",),
             controls=(
-                Control("the upper constant smaller by 1/50", instance=ONES, tighten="1/50", only="not too large"),
-                Control("larger entries than the bound", drop=("mean square of the entries <= high",), instance=WIDE_STEP),
+                Control(
+                    "the upper constant smaller by 1/50", instance=ONES, tighten="1/50", only="not too large"
+                ),
+                Control(
+                    "larger entries than the bound",
+                    drop=("mean square of the entries <= high",),
+                    instance=WIDE_STEP,
+                ),
                 Control("with twice the upper constant", kind="true", statement=only_upper),
             ),
         ),
@@ -231,13 +254,18 @@ CLAIM = Claim(
         ),
         Reading(
             name="LoRA, steps along signs",
-            sentence="Under steps along the signs of the gradient eta_U = 1 and eta_V = 1/n keep LoRA's updates of order one.",
+            sentence=(
+                "Under steps along the signs of the gradient eta_U = 1 and eta_V = 1/n keep LoRA's "
+                "updates of order one."
+            ),
             evidence=family(
-                "sign", "supported", "one family, run exactly",
+                "sign",
+                "supported",
+                "one family, run exactly",
                 "asymptotic statement about random starts; checked exactly on one family of growing width",
             ),
             scope="rank one, all entries of input and derivative one: the second step adds exactly one",
             controls=(changes("sign", 1), ENTRIES),
         ),
     ),
-)  # fmt: skip
+)

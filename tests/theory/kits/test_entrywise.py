@@ -46,7 +46,10 @@ def test_selecting_before_or_after_is_the_same() -> None:
     after = U.T @ entrywise(k, "f", bend, (A, B), (k.number("c"),))
     assert not (before - after).data
     V = k.cols(k.eye("T"), "R")
-    assert not (entrywise(k, "f", bend, (A @ V, B @ V), (k.number("c"),)) - entrywise(k, "f", bend, (A, B), (k.number("c"),)) @ V).data
+    assert not (
+        entrywise(k, "f", bend, (A @ V, B @ V), (k.number("c"),))
+        - entrywise(k, "f", bend, (A, B), (k.number("c"),)) @ V
+    ).data
 
 
 def test_other_matrices_do_not_pass_through() -> None:
@@ -55,7 +58,9 @@ def test_other_matrices_do_not_pass_through() -> None:
     assert (entrywise(k, "g", other, (M.T @ A,)) - M.T @ entrywise(k, "g", other, (A,))).data
     U = k.cols(k.eye("n"), "S")
     assert entrywise(k, "g", other, (U.T @ A,)).shape == ("|S|", "T")
-    assert (entrywise(k, "f", bend, (U.T @ A, U.T @ A), (1,)) - entrywise(k, "f", bend, (U.T @ A, U.T @ A), (2,))).data
+    assert (
+        entrywise(k, "f", bend, (U.T @ A, U.T @ A), (1,)) - entrywise(k, "f", bend, (U.T @ A, U.T @ A), (2,))
+    ).data
 
 
 def test_one_label_is_one_function() -> None:

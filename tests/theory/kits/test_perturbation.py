@@ -25,7 +25,11 @@ def random_pairs(count=300):
     for _ in range(count):
         m, n = RNG.integers(1, 5, 2)
         A = RNG.standard_normal((m, n)) * 10.0 ** RNG.uniform(-2, 1)
-        yield A, A + RNG.standard_normal((m, n)) * 10.0 ** RNG.uniform(-3, 1), int(RNG.integers(1, min(m, n) + 1))
+        yield (
+            A,
+            A + RNG.standard_normal((m, n)) * 10.0 ** RNG.uniform(-3, 1),
+            int(RNG.integers(1, min(m, n) + 1)),
+        )
 
 
 def root(S):
@@ -56,7 +60,9 @@ def test_rank_square_holds_numerically() -> None:
     for A, B, r in random_pairs():
         Z, E = best(B, r) - best(A, r), RNG.standard_normal(A.shape)
         a, b = RNG.standard_normal(2)
-        assert a * a * np.sum(Z**2) + 2 * r * b * b * op(E) ** 2 - 2 * a * b * np.sum(Z * E) >= -ROUNDING * np.sum(Z**2)
+        assert a * a * np.sum(Z**2) + 2 * r * b * b * op(E) ** 2 - 2 * a * b * np.sum(
+            Z * E
+        ) >= -ROUNDING * np.sum(Z**2)
 
 
 def test_root_lipschitz_holds_numerically() -> None:
