@@ -50,7 +50,8 @@ def entrywise(
 def _unknown(
     k: Words, label: str, function: Function, parts: Sequence[Mat], parameters: Sequence[Any]
 ) -> Mat:
-    if k._known.setdefault(("function", label), function) is not function:  # type: ignore[arg-type, comparison-overlap]
+    known: Any = k._known
+    if known.setdefault(("function", label), function) is not function:
         msg = f"the label {label!r} stands for two functions"
         raise ValueError(msg)
     selections = {w[0][0]: M for key, M in k._known.items() if key[0] == "cols" for w in M.data}
@@ -95,7 +96,8 @@ def opaque(k: Kit, label: str, function: Function, parts: Sequence[Mat], rows: A
     if not isinstance(k, Words):
         result: Mat = function(k, *parts)
         return result
-    if k._known.setdefault(("function", label), function) is not function:  # type: ignore[arg-type, comparison-overlap]
+    known: Any = k._known
+    if known.setdefault(("function", label), function) is not function:
         msg = f"the label {label!r} stands for two functions"
         raise ValueError(msg)
     key = ("opaque", label, rows, columns, *(k._key("", k.normal(P)) for P in parts))

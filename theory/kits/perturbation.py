@@ -107,3 +107,20 @@ def _require_psd(k: Words, name: str, S: Mat) -> None:
     if relation is None or relation.op != "psd" or k.normal(relation.args[0] - S).data:
         msg = f"the hypothesis {name!r} does not say that the matrix needed is psd"
         raise ProofFails(msg)
+
+
+def eckart_young_product(k: Words, A: Mat, r: Any, B: Mat, C: Mat) -> NonNegative:
+    """|A - B C|_F^2 - |A - SVD_r(A)|_F^2 where B has r columns or C has r rows: the product has rank at most r."""
+    if str(B.shape[1]) != str(r) or B.shape[1] != C.shape[0]:
+        msg = f"the inner size of the product is {B.shape[1]}, not {r}"
+        raise ProofFails(msg)
+    best = k.svd_r(A, r, f"product {len(k._known)}")
+    return NonNegative(k.fro2(A - B @ C) - k.fro2(A - best), "Eckart-Young for a product", _EARNED)
+
+
+def descending(k: Words, A: Mat, i: Any, j: Any) -> NonNegative:
+    """s_i(A) - s_j(A) for j the successor of i, written f"{i} + 1"."""
+    if str(j) != f"{i} + 1":
+        msg = f"{j} is not the successor of {i}"
+        raise ProofFails(msg)
+    return NonNegative(k.sv(A, i) - k.sv(A, j), "singular values descend", _EARNED)

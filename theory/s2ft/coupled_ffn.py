@@ -37,7 +37,7 @@ def block(k: Kit, x: Instance, up: Mat, gate: Mat, down: Mat, X: Mat) -> Mat:
 
 def order(k: Kit, x: Instance, size: Any) -> Mat:
     """The permutation matrix Pi of an order of `size` channels, and the hypothesis that it is one."""
-    Pi = k.name(r"\Pi", k.cols(k.eye(size), x.order))
+    Pi: Mat = k.name(r"\Pi", k.cols(k.eye(size), x.order))
     k.given("the order lists every channel once", k.eq(Pi @ Pi.T, k.eye(size)))
     return Pi
 

@@ -39,7 +39,8 @@ def surviving(h: int, g: int) -> int:
 
 def formula(h: int, g: int) -> int:
     """G! ((h/g)!)^g."""
-    return factorial(g) * factorial(h // g) ** g
+    orders_of_groups: int = factorial(g) * factorial(h // g) ** g
+    return orders_of_groups
 
 
 def orders() -> Json:

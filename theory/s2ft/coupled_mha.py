@@ -65,7 +65,8 @@ def head(k: Kit, x: Instance, Q: Mat, K: Mat, V: Mat, O: Mat) -> Mat:  # noqa: E
     """What one head (or a group of heads) adds to the output, given its rows of Q, K, V and columns of O."""
     T = x.X.shape[1]
     w = opaque(k, "weights", weights, (Q @ x.X, K @ x.X), T, T)
-    return O @ V @ x.X @ w.T
+    added: Mat = O @ V @ x.X @ w.T
+    return added
 
 
 def others(k: Kit, x: Instance, Pi: Mat) -> Mat:

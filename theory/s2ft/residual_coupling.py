@@ -38,7 +38,8 @@ def model(
     h = emb @ x.X
     for gain, up, down, scale in zip(gains, ups, downs, (x.c1, x.c2), strict=True):
         h = h + down @ entrywise(k, "act", bent, (scale * (up @ gain @ h),))
-    return head @ h
+    output: Mat = head @ h
+    return output
 
 
 def plain(k: Kit, x: Instance) -> Mat:
@@ -70,7 +71,7 @@ def everywhere(k: Kit, x: Instance, Pi: Mat) -> Mat:
 def order(k: Kit, x: Instance) -> Mat:
     """The permutation matrix of the stream, and the hypothesis that it is one."""
     d = x.Emb.shape[0]
-    Pi = k.name(r"\Pi", k.cols(k.eye(d), x.order))
+    Pi: Mat = k.name(r"\Pi", k.cols(k.eye(d), x.order))
     k.given("the order lists every channel once", k.eq(Pi @ Pi.T, k.eye(d)))
     return Pi
 
@@ -100,7 +101,8 @@ def one_place(k: Kit, x: Instance, stream: Mat, Pi: Mat) -> Mat:
     """Block 1 writes and block 2 reads in the order of Pi; `stream` is what the skip connection carries."""
     inner = entrywise(k, "act", bent, (x.c1 * (x.Up1 @ x.G1 @ x.Emb @ x.X),))
     h = stream + Pi.T @ x.Down1 @ inner
-    return h + Pi.T @ x.Down2 @ entrywise(k, "act", bent, (x.c2 * (x.Up2 @ x.G2 @ Pi @ h),))
+    total: Mat = h + Pi.T @ x.Down2 @ entrywise(k, "act", bent, (x.c2 * (x.Up2 @ x.G2 @ Pi @ h),))
+    return total
 
 
 def with_run_time_step(k: Kit, x: Instance) -> None:
