@@ -148,16 +148,21 @@ class Tuned:
         """Puts back what `state` gave; parameters stay the objects that an optimizer holds.
 
         Raises:
-            MethodError: the tensors belong to another method or model.
+            MethodError: the tensors belong to another method, model or size.
         """
         expected = self.state()
-        if expected.keys() != tensors.keys():
-            odd = sorted(expected.keys() ^ tensors.keys())[:3]
-            msg = f"saved tensors must be those of {self.method.name} on this model; first differences: {odd}"
-            raise MethodError(msg)
+        self._check(expected, tensors)
         with torch.no_grad():
             for name, tensor in expected.items():
                 tensor.copy_(tensors[name])
+
+    def _check(self, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+        odd = expected.keys() ^ tensors.keys()
+        odd |= {n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape}
+        if odd:
+            first = ", ".join(sorted(odd)[:3])
+            msg = f"saved tensors must be those of {self.method.name} on this model at this size; see {first}"
+            raise MethodError(msg)
 
     def save(self, path: str | Path) -> None:
         """Writes what was learned into the folder `path`."""
@@ -194,18 +199,22 @@ class PeftTuned(Tuned):
 
     model: PeftModel
 
-    def state(self) -> dict[str, Tensor]:
+    def adapter_state(self) -> dict[str, Tensor]:
         """The adapter's tensors under peft's checkpoint names."""
         return dict(get_peft_model_state_dict(self.model, save_embedding_layers=False))
 
+    def load_adapter_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Puts back what `adapter_state` gave."""
+        self._check(self.adapter_state(), tensors)
+        set_peft_model_state_dict(self.model, dict(tensors))
+
+    def state(self) -> dict[str, Tensor]:
+        """The adapter's tensors; a method that changes more adds it."""
+        return self.adapter_state()
+
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Puts back what `state` gave; see `Tuned.load_state`."""
-        expected = self.state()
-        if expected.keys() != tensors.keys():
-            odd = sorted(expected.keys() ^ tensors.keys())[:3]
-            msg = f"saved tensors must be those of {self.method.name} on this model; first differences: {odd}"
-            raise MethodError(msg)
-        set_peft_model_state_dict(self.model, dict(tensors))
+        self.load_adapter_state(tensors)
 
     def save(self, path: str | Path) -> None:
         """Writes peft's own folder: `PeftModel.from_pretrained(base, path)` loads it."""

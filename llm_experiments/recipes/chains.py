@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from llm_experiments.recipes.base import Method, PeftTuned, Request, Tuned, with_peft
@@ -59,7 +59,7 @@ class ChainTuned(PeftTuned):
 
     def state(self) -> dict[str, Tensor]:
         """The current factors, the finished links, and the merged weights."""
-        tensors = dict(super().state())
+        tensors = self.adapter_state()
         for name, layer in lora_layers(self.model).items():
             links = self.links[name]
             if links:
@@ -70,16 +70,13 @@ class ChainTuned(PeftTuned):
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Puts back what `state` gave."""
-        own = {n: t for n, t in tensors.items() if not n.startswith((_BASE, _A, _B))}
         self.links = {name: [] for name in self.links}
-        super_state = super().state()
-        if own.keys() != super_state.keys():
-            super().load_state(own)  # raises, naming the difference
         for name, layer in lora_layers(self.model).items():
             if _BASE + name in tensors:
                 layer.get_base_layer().weight.data.copy_(tensors[_BASE + name])
                 self.links[name] = list(zip(tensors[_A + name], tensors[_B + name], strict=True))
-        _put(self.model, own)
+        own = {n: t for n, t in tensors.items() if not n.startswith((_BASE, _A, _B))}
+        self.load_adapter_state(own)
 
     def save(self, path: str | Path) -> None:
         """Writes all links as one LoRA of their total rank, in peft's format."""
@@ -104,17 +101,6 @@ class ChainTuned(PeftTuned):
         )
         whole.save_pretrained(str(path))
         save_file(factors, Path(path) / "adapter_model.safetensors")
-
-    def load(self, path: str | Path) -> None:
-        """Not offered after a link has ended: the saved adapter has another rank."""
-        tensors = load_file(Path(path) / "adapter_model.safetensors")
-        self.load_state(tensors)
-
-
-def _put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    from peft import set_peft_model_state_dict
-
-    set_peft_model_state_dict(model, dict(tensors))
 
 
 def chain(model: nn.Module, request: Request, asymmetric: bool) -> Tuned:

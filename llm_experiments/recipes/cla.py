@@ -26,20 +26,14 @@ class ClaTuned(PeftTuned):
     def state(self) -> dict[str, Tensor]:
         """The adapter's tensors, and where its chain stands."""
         place = self.model.base_model.chain_state()
-        return {**super().state(), **{_PLACE + name: tensor for name, tensor in place.items()}}
+        return {**self.adapter_state(), **{_PLACE + name: tensor for name, tensor in place.items()}}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Moves the chain to its saved place, then puts the numbers back."""
         place = {n.removeprefix(_PLACE): t for n, t in tensors.items() if n.startswith(_PLACE)}
         if place:
             self.model.base_model.load_chain_state(place)
-        own = {n: t for n, t in tensors.items() if not n.startswith(_PLACE)}
-        expected = super().state()
-        if expected.keys() != own.keys():
-            super().load_state(own)  # raises, naming the difference
-        from peft import set_peft_model_state_dict
-
-        set_peft_model_state_dict(self.model, own)
+        self.load_adapter_state({n: t for n, t in tensors.items() if not n.startswith(_PLACE)})
 
     def layers(self) -> list[ClaLayer]:
         """The wrapped layers."""

@@ -113,7 +113,7 @@ class _SliceLinear(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, values, axis, start):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, weight, bias, values, axis, start, owner):  # type: ignore[no-untyped-def]
         device = x.device.type
         if torch.is_autocast_enabled(device):
             x = x.to(torch.get_autocast_dtype(device))
@@ -124,15 +124,22 @@ class _SliceLinear(torch.autograd.Function):
                 # Dense copy: a view would keep the whole activation in memory until the backward pass.
                 kept = x.narrow(-1, start, values.shape[1]).clone(memory_format=torch.contiguous_format)
         # `values` shares the storage of `weight`; saving it costs nothing and lets autograd notice an
-        # optimizer step that falls between a forward pass and its backward pass.
-        ctx.save_for_backward(kept, weight, values)
+        # optimizer step that falls between a forward pass and its backward pass. The weight itself may have
+        # been restored and filled again in between (a reference output with the adapter disabled), which
+        # its version counter would not forgive: its owner tells whether it holds the same slice as now.
+        ctx.save_for_backward(kept, values, None if owner else weight)
+        ctx.weight, ctx.owner = weight if owner else None, owner
         ctx.axis, ctx.start, ctx.bias_dtype = axis, start, None if bias is None else bias.dtype
         return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        kept, weight, values = ctx.saved_tensors
+        kept, values, weight = ctx.saved_tensors
+        if ctx.owner:
+            weight = ctx.weight
+            layer, name, where = ctx.owner
+            layer.must_hold(name, where)
         grad_x = grad_bias = grad_values = None
         if ctx.needs_input_grad[0]:
             grad_x = grad @ weight.to(grad.dtype)
@@ -143,7 +150,7 @@ class _SliceLinear(torch.autograd.Function):
             if ctx.axis == ROWS:
                 rows = rows.narrow(-1, ctx.start, values.shape[0])
             grad_values = (rows.T @ kept.reshape(-1, kept.shape[-1])).to(values.dtype)
-        return grad_x, None, grad_bias, grad_values, None, None
+        return grad_x, None, grad_bias, grad_values, None, None, None
 
 
 class SliceLayer(nn.Module, BaseTunerLayer):
@@ -234,7 +241,7 @@ class SliceLayer(nn.Module, BaseTunerLayer):
         name, self._in_place = self._in_place, None
         values = self.values[name]
         values.data = values.data.clone(memory_format=torch.contiguous_format)
-        self.slices[name].write(self.base_layer.weight.data, self.anchor[name])
+        self.slices[name].write(self.base_layer.weight.detach(), self.anchor[name])
 
     def place(self) -> None:
         """Puts the first active slice that can alias the weight into the weight."""
@@ -252,7 +259,7 @@ class SliceLayer(nn.Module, BaseTunerLayer):
         """Makes the parameter of the adapter in place a view of the weight again."""
         if self._in_place is None:
             return
-        view = self.slices[self._in_place].view(self.base_layer.weight.data)
+        view = self.slices[self._in_place].view(self.base_layer.weight.detach())
         values = self.values[self._in_place]
         if write:
             view.copy_(values.data)
@@ -332,7 +339,7 @@ class SliceLayer(nn.Module, BaseTunerLayer):
                 msg = f"slices to merge must be finite; adapters {broken} of {self.layer_name} are not"
                 raise ValueError(msg)
         self.lift()
-        weight = self.base_layer.weight.data
+        weight = self.base_layer.weight.detach()  # unlike `.data`, shares the version counter
         for name in names:
             where = self.slices[name]
             if any(where.overlaps(self.slices[other]) for other in self.merged_adapters):
@@ -347,7 +354,7 @@ class SliceLayer(nn.Module, BaseTunerLayer):
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
         for name in self.merged_adapters:
-            self.slices[name].write(self.base_layer.weight.data, self.anchor[name])
+            self.slices[name].write(self.base_layer.weight.detach(), self.anchor[name])
         self.merged_adapters = []
         self.place()
 
@@ -381,7 +388,20 @@ class SliceLayer(nn.Module, BaseTunerLayer):
 
     def _inside(self, x: Tensor, name: str) -> Tensor:
         where, base = self.slices[name], self.base_layer
-        return _SliceLinear.apply(x, base.weight, base.bias, self.values[name], where.axis, where.start)
+        # A compiled graph cannot carry the owner; there the weight's version counter stands guard.
+        owner = None if torch.compiler.is_compiling() else (self, name, where)
+        return _SliceLinear.apply(
+            x, base.weight, base.bias, self.values[name], where.axis, where.start, owner
+        )
+
+    def must_hold(self, name: str, where: Slice) -> None:
+        """Raises RuntimeError if the weight holds another slice than the forward pass has seen."""
+        if self._in_place != name or self.slices[name] is not where:
+            msg = (
+                f"the slice of adapter {name!r} must still be in the weight of {self.layer_name} in the backward "
+                "pass; it was disabled, switched, merged or moved after the forward pass: call backward before"
+            )
+            raise RuntimeError(msg)
 
     def _beside(self, x: Tensor, y: Tensor, name: str) -> Tensor:
         change, index = self.change(name), self.positions[name]

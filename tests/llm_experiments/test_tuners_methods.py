@@ -43,7 +43,14 @@ CHAINS |= {
 # rounded when it is added to the weights.
 ROUNDING = 3e-6
 
-CASES = [(name, model) for name in methods.names() for model in MODELS if (name, model) not in REFUSED]
+# The scores of S2FT change which channels train and nothing else: one of them meets all models.
+ONE_MODEL = [n for n in methods.names() if n.startswith("s2ft_") and n not in ("s2ft_r", "s2ft_g:largest")]
+CASES = [
+    (name, model)
+    for name in methods.names()
+    for model in (MODELS[:1] if name in ONE_MODEL else MODELS)
+    if (name, model) not in REFUSED
+]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")

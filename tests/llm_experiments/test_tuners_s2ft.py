@@ -141,6 +141,52 @@ def test_optimizer_step_between_forward_and_backward_is_an_error():
         y.backward()
 
 
+def test_reference_output_between_forward_and_backward_changes_no_gradient():
+    """The pattern of preference tuning: tuned output, output of the disabled model, then backward."""
+    x = torch.randn(4, 12, dtype=torch.float64)
+    gradients = []
+    for between in (False, True):
+        layer = slice_layer(COLUMNS, (2, 3, 4))
+        with torch.no_grad():
+            layer.values["default"].add_(1.0)
+        leaf = x.clone().requires_grad_(True)
+        y = layer(leaf)
+        if between:
+            layer.enable_adapters(False)
+            with torch.no_grad():
+                layer(x)
+            layer.enable_adapters(True)
+        y.square().sum().backward()
+        gradients.append((leaf.grad, layer.values["default"].grad))
+    assert torch.equal(gradients[0][0], gradients[1][0]) and torch.equal(gradients[0][1], gradients[1][1])
+
+
+@pytest.mark.parametrize("interfere", ["switch", "disable", "merge", "replace"])
+def test_backward_through_a_weight_that_changed_is_an_error(interfere):
+    layer = slice_layer(COLUMNS, (2, 3, 4))
+    layer.add_slice("other", Slice(COLUMNS, (5, 6)), perturb=True)
+    y = layer(torch.randn(4, 12, dtype=torch.float64, requires_grad=True)).sum()
+    if interfere == "switch":
+        layer.set_adapter("other")
+    elif interfere == "disable":
+        layer.enable_adapters(False)
+    elif interfere == "merge":
+        layer.merge()
+    else:
+        layer.add_slice("default", Slice(COLUMNS, (0, 1)))
+    with pytest.raises(RuntimeError, match="must still be in the weight"):
+        y.backward()
+
+
+def test_backward_of_a_disabled_pass_notices_the_slice_that_came_back():
+    layer = slice_layer(COLUMNS, (2, 3, 4))
+    layer.enable_adapters(False)
+    y = layer(torch.randn(4, 12, dtype=torch.float64, requires_grad=True)).sum()
+    layer.enable_adapters(True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()
+
+
 @pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda m: m.to(torch.float32), lambda m: m.double()])
 def test_slice_stays_tied_to_the_weight_when_copied_or_cast(make_copy):
     layer = slice_layer(COLUMNS, (2, 3, 4))

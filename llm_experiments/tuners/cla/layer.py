@@ -85,7 +85,7 @@ class ClaLayer(SliceLayer):
         columns = dict.fromkeys([*(known.positions if known else ()), *finished.positions])
         tuned = None if known is None else self.cla_trace[adapter_name]
         self._leave_trace(adapter_name, Slice(COLUMNS, tuple(columns)))
-        trace, weight = self.trace_columns[adapter_name], self.base_layer.weight.data
+        trace, weight = self.trace_columns[adapter_name], self.base_layer.weight.detach()
         if known is not None:
             self.cla_trace[adapter_name][:, : len(known)] = tuned
         trace.write(weight, self.cla_trace[adapter_name])
@@ -96,7 +96,7 @@ class ClaLayer(SliceLayer):
         self.place()
 
     def _begin(self, adapter_name: str, where: Slice) -> None:
-        weight = self.base_layer.weight.data
+        weight = self.base_layer.weight.detach()
         anchor = where.read(weight)
         self.slices[adapter_name] = where
         self.anchor[adapter_name] = anchor
@@ -128,7 +128,7 @@ class ClaLayer(SliceLayer):
 
     def _hide(self) -> None:
         for name in self._traced:
-            self.trace_columns[name].write(self.base_layer.weight.data, self.trace_pretrained[name])
+            self.trace_columns[name].write(self.base_layer.weight.detach(), self.trace_pretrained[name])
         self._traced = []
 
     def place(self) -> None:
@@ -138,7 +138,7 @@ class ClaLayer(SliceLayer):
             self._check_alone(names)
             self._traced = [name for name in names if name in self.trace_columns]
             for name in self._traced:
-                self.trace_columns[name].write(self.base_layer.weight.data, self.cla_trace[name])
+                self.trace_columns[name].write(self.base_layer.weight.detach(), self.cla_trace[name])
         super().place()
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -148,7 +148,7 @@ class ClaLayer(SliceLayer):
         super().merge(safe_merge, adapter_names)
         for name in self.merged_adapters:
             if name in self.trace_columns:
-                weight = self.base_layer.weight.data
+                weight = self.base_layer.weight.detach()
                 self.trace_columns[name].write(weight, self.cla_trace[name])
                 self.slices[name].write(weight, self.current(name))
                 self._traced = [name]
@@ -157,7 +157,7 @@ class ClaLayer(SliceLayer):
         """Restores the pretrained weight bit for bit and puts the active block back in place."""
         merged = list(self.merged_adapters)
         for name in merged:
-            self.slices[name].write(self.base_layer.weight.data, self.anchor[name])
+            self.slices[name].write(self.base_layer.weight.detach(), self.anchor[name])
         self._hide()
         if merged:
             self.merged_adapters = []
@@ -221,6 +221,6 @@ def _show_loaded_trace(layer: ClaLayer, incompatible_keys: object) -> None:
         layer.anchor[name].copy_(layer.slices[name].read(weight))
         if name in layer._traced:
             values = layer.current(name).clone()
-            columns.write(layer.base_layer.weight.data, layer.cla_trace[name])
+            columns.write(layer.base_layer.weight.detach(), layer.cla_trace[name])
             if layer.in_place == name:
-                layer.slices[name].write(layer.base_layer.weight.data, values)
+                layer.slices[name].write(layer.base_layer.weight.detach(), values)
