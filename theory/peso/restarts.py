@@ -133,10 +133,8 @@ def stochastic(k: Kit, x: Instance) -> None:
 
 
 NOISY: Json = {
-    **scalar_step(eta="1/2", f0="1/2", f1="1/2"),
     "G": [["1", "0"], ["0", "0"]],
     "noise": [["0", "0"], ["0", "2"]],
-    "P": [["0", "0"], ["0", "1"]],
     "r": 1,
     "p": 2,
 }
@@ -178,7 +176,7 @@ STOCHASTIC = Claim(
                     "the repair's gain smaller by 1/50",
                     statement=thm_5_1.statement,
                     tighten="1/50",
-                    instance=scalar_step(noise=[["0"]], r=1, p=1),
+                    instance=scalar_step(),
                 ),
                 Control("the repair", kind="true", statement=thm_5_1.statement),
             ),
