@@ -183,7 +183,7 @@ def _line(row: Record, steps: int) -> str:
     """An evaluation in one line: the measure to look at first, split by split."""
     parts = []
     for name, measures in row["splits"].items():
-        main = next(m for m in ("rho", "accuracy", "exact_match") if measures.get(m) is not None)
+        main = next(m for m in ("rho", "answer_loss", "accuracy") if measures.get(m) is not None)
         parts.append(f"{name} {measures[main]:.3f}")
     kind = main.replace("_", " ")
     return f"step {row['step']}/{steps}: {kind}: {', '.join(parts)}"

@@ -1,7 +1,8 @@
 """Short sums and differences: the task that a small decoder can learn on a CPU in a minute.
 
 Training: two terms of one or two digits ("57 - 8 ="). Near out of domain: two terms of three digits, and
-three terms of one or two digits. Everything is generated from hashes, so it is the same on every machine.
+three terms of one or two digits. Everything is generated from seeded draws, the same on every machine. The
+worded prompt matters: before tuning, SmolLM2 reads a bare "57 - 8 =" far worse.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ def make(seed: int, train_size: int) -> Splits:
 TASK = Task(
     name="chain_sum",
     summary="two-term sums of 1-2 digits; near out of domain: 3 digits, 3 terms",
-    prompt="{text} =",
+    prompt="Work out this sum and give only the number: {text} =",
     decoding="whole_answer",
     assets=(),
     train_size=320,
-    max_length=64,
+    max_length=96,
     make=make,
 )

@@ -56,7 +56,7 @@ def test_train_prints_a_table_and_keeps_a_record(cache, capsys):
     shown = capsys.readouterr()
     assert "lora on tiny random Llama (all 2), task chain_sum" in shown.out
     assert "near 3 digits" in shown.out.replace("_", " ")
-    assert "step 2/4: exact match" in shown.err
+    assert "step 2/4: answer loss" in shown.err
     (path,) = records_in(cache)
     assert store.read_record(path)["settings"]["steps"] == 4
     assert (path.parent / "adapter" / "adapter_model.safetensors").is_file()

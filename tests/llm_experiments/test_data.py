@@ -155,10 +155,11 @@ def test_the_order_is_the_same_everywhere():
 
 
 def test_only_the_answer_counts_for_a_decoder():
-    encoding = Encoding(TASKS["chain_sum"], ByteTokenizer(), "decoder", 64)
+    encoding = Encoding(TASKS["chain_sum"], ByteTokenizer(), "decoder", 96)
     items = [encoding.item(Example("1 + 2", answer=" 3")), encoding.item(Example("10 + 20", answer=" 30"))]
     batch = collate(items, "decoder", ByteTokenizer.pad_id, torch.device("cpu"))
-    assert bytes(batch.inputs["input_ids"][0, :7].tolist()) == b"1 + 2 ="
+    prompt = bytes(batch.inputs["input_ids"][0, : items[0].answer_start].tolist()).decode()
+    assert prompt == TASKS["chain_sum"].prompt.format(text="1 + 2")
     counted = batch.targets != IGNORED
     assert counted.sum(1).tolist() == [3, 4]  # " 3" and end; " 30" and end
     assert batch.targets[0][counted[0]].tolist() == [ord(" "), ord("3"), ByteTokenizer.end_id]
@@ -190,8 +191,9 @@ def test_a_decoder_reads_labels_and_keeps_the_end_of_the_prompt():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(UserError, match="needs a decoder"):
         Encoding(TASKS["chain_sum"], ByteTokenizer(), "encoder", 64)
-    short = Encoding(TASKS["chain_sum"], ByteTokenizer(), "decoder", 5)
-    with pytest.raises(UserError, match="max_length 5 is 5 tokens too short"):
+    short = Encoding(TASKS["chain_sum"], ByteTokenizer(), "decoder", 50)
+    needed = len(TASKS["chain_sum"].prompt.format(text="1 + 2")) + len(" 3") + 1
+    with pytest.raises(UserError, match=f"max_length 50 is {needed - 50} tokens too short"):
         short.item(Example("1 + 2", answer=" 3"))
 
 
