@@ -90,7 +90,7 @@ def record(name: str, run: Run, task: Task, *, quick: bool, variants: bool) -> d
     }
     starts[run.start] = main
     figures.append(curve_figure(run, starts))
-    part("LoRA's start: excess over the closed form after the last step", start_rows(run, starts))
+    part("LoRA's start: how far it ends from the closed form", start_rows(run, starts) + least_norm_rows(run))
     sweeps = {name: sweep(run, task, name, values) for name, values in sweep_values(task).items()}
     figures += [sweep_figure(name, points) for name, points in sweeps.items() if len(points) > 1]
     everything = {"default": main}
@@ -338,6 +338,19 @@ def start_rows(run: Run, starts: dict[str, dict[str, Array]]) -> list[Row]:
         )
         for how, part in starts.items()
     ]
+
+
+def least_norm_rows(run: Run) -> list[Row]:
+    """Whether gradient descent finds the least-norm change where H and A are rank deficient (lemma_f9_gd)."""
+    task = Task(widths=(16, 8, 16, 16, 8, 16), tuned=3)
+    rows = []
+    for how in descent.STARTS:
+        few = replace(run, seeds=max(2, run.seeds // 4), start=how)
+        got = ood_sections.compute(ood_sections.change_of_layer, few, task, 600)
+        text = f"{how} start, rank(H) = rank(A) = 8 of 16"
+        rows.append(compared("distance of LoRA's change from the least-norm one", text, 0.0, got["distance"]))
+        rows.append(compared("the same, of the network's map", text, 0.0, got["effect"]))
+    return rows
 
 
 def sweep_values(task: Task) -> dict[str, list[int]]:

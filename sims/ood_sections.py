@@ -145,6 +145,26 @@ def population(block: Block) -> dict[str, Array]:
     return out
 
 
+def change_of_layer(block: Block) -> dict[str, Array]:
+    """LoRA's change of the tuned layer after training, against the least-norm one that the paper assumes.
+
+    `distance`: |T - T_min|_F / |T_min|_F. `effect`: the same for the change of the network's map, H T L.
+    """
+    k = Floats()
+    rng = parallel.stream(block.run.seed, block.part, block.index)
+    batch = networks.draw(block.task, rng, block.size)
+    x = batch.instance(k)
+    s = setting.quantities(k, x)
+    least, H, L = risks.least_norm_change(k, x, s).data, batch["H"], batch["L"]
+    Sig = batch["Si"] @ batch["Si"]
+    problem = descent.quadratic(H, L, Sig, batch["D"] @ Sig)
+    factors = descent.start(problem, block.task.rank, block.run.start, rng)
+    *_, T = descent.low_rank(problem, factors, block.run.steps)
+    off = problem.restore(T) - least
+    pairs = {"distance": (off, least), "effect": (H @ off @ L, H @ least @ L)}
+    return {name: (networks.norm(a) / networks.norm(b))[:, 0, 0] for name, (a, b) in pairs.items()}
+
+
 def finite(block: Block) -> dict[str, Array]:
     """Risks after training on n samples: observed and, where theory has them, predicted means.
 

@@ -64,6 +64,30 @@ def test_finite_sample_solution_is_least_squares_on_the_samples():
     np.testing.assert_allclose(ours, above @ T.reshape(TINY.s, -1) @ batch["L"][0], atol=1e-9)
 
 
+NARROW = Task(widths=(6, 3, 6, 6, 3, 6), tuned=3, rank=1, residual_rank=1)  # H and A of rank 3 of 6
+
+
+def test_least_norm_change_is_the_pseudo_inverse_of_the_map():
+    k = Floats()
+    batch = networks.draw(NARROW, np.random.default_rng(6), 4)
+    x = batch.instance(k)
+    s = setting.quantities(k, x)
+    F = setting.lora(k, x, s).data
+    expected = np.linalg.pinv(batch["H"], rcond=1e-9) @ F @ np.linalg.pinv(batch["L"], rcond=1e-9)
+    np.testing.assert_allclose(risks.least_norm_change(k, x, s).data, expected, atol=1e-6)
+
+
+def test_gradient_descent_finds_the_least_norm_from_a_small_balanced_start_only():
+    distance = {}
+    for how in ("balanced", "usual"):
+        got = ood_sections.compute(
+            ood_sections.change_of_layer, Run(seeds=8, steps=(3000,), start=how), NARROW, 1
+        )
+        assert got["effect"].max() < 1e-3
+        distance[how] = got["distance"]
+    assert distance["balanced"].max() < 0.02 < 0.1 < distance["usual"].min()
+
+
 def test_phase_law_is_exact_for_a_shift_and_its_mirror_image():
     k, batch, x = tiny()
     s = setting.quantities(k, x)

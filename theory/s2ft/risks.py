@@ -80,6 +80,17 @@ def empirical(k: Kit, x: Instance, Sxx: Mat, Syx: Mat) -> Instance:
     return Instance({**x, "Si": k.sqrtm(Sxx, "sample root"), "D": Syx @ k.pinv(Sxx)})
 
 
+def least_norm_change(k: Kit, x: Instance, s: Any) -> Mat:
+    """The change U V' (m x k) of the tuned layer itself that LoRA's minimum-norm solution makes.
+
+    Source: Lemma F.9: H^+ SVD_r(M) A^+, the representative without parts that the other layers ignore.
+    """
+    # A (A^2)^+ = A^+; in floats the root of a singular A^2 has roots of rounding errors, which A^+ would invert.
+    fitted = k.pinv(x.H) @ k.svd_r(s.M, x.r, "SVD_r(M)")
+    change: Mat = fitted @ s.A @ k.pinv(x.L @ s.Sig @ x.L.T)
+    return change
+
+
 def unexplained(k: Kit, x: Instance, s: Any) -> Mat:
     """Sig_eff (q x q): the noise plus what layer l cannot see of the residual, Se + D Si (I - Q) Si D'.
 
