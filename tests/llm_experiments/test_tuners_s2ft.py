@@ -638,3 +638,39 @@ def test_free_standing_linear_layers_train_by_input_channel():
     assert torch.equal(tuned(x), base(x))
     tuned(x).square().sum().backward()
     assert [p.shape for p in tuned.parameters() if p.grad is not None] == [(5, 2), (4, 2)]
+
+
+# -- on a GPU -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_slices_stay_tied_and_exact_on_a_gpu(dtype, build, batch_for):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    base = build("llama").to(dtype)
+    batch = {k: v.cuda() for k, v in batch_for(base).items()}
+    tuned = get_peft_model(copy.deepcopy(base), S2FTConfig(heads=2, channels=5)).to("cuda")
+    for layer in (m for m in tuned.modules() if isinstance(m, S2FTLayer)):
+        assert (
+            layer.values["default"].untyped_storage().data_ptr() == layer.weight.untyped_storage().data_ptr()
+        )
+        assert layer.anchor["default"].is_cuda and layer.positions["default"].is_cuda
+    train(tuned, batch)
+    for a, b in zip(tuned.unload().parameters(), base.cuda().parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.gpu
+def test_compiled_training_step_on_a_gpu_agrees_with_the_plain_one(build, batch_for):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    gradients = []
+    for compiled in (False, True):
+        tuned = get_peft_model(build("llama"), S2FTConfig(heads=2, channels=5)).to("cuda")
+        batch = {k: v.cuda() for k, v in batch_for(tuned.get_base_model()).items()}
+        model = torch.compile(tuned) if compiled else tuned
+        model(**batch).loss.backward()
+        gradients.append([p.grad for p in tuned.parameters() if p.requires_grad])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
