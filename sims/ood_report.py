@@ -75,13 +75,13 @@ def record(name: str, run: Run, task: Task, *, quick: bool, variants: bool) -> d
             part("Phase law: mean E_o(S2FT) - E_o(LoRA)", phase_rows(grid))
             figures.append(phase_figure(grid))
     got = {
-        n: ood_sections.compute(ood_sections.finite, replace(run, steps=()), task, 200 + n, n)
+        n: ood_sections.compute(ood_sections.finite, replace(run, steps=()), task, 20_000 + n, n)
         for n in samples(task)
     }
     part("Training on n samples: exact mean (S2FT, full) or leading order (LoRA)", sample_rows(task, got))
     figures.append(sample_figure(got))
     n = samples(task)[2]
-    descended = ood_sections.compute(ood_sections.finite, run, task, 300 + n, n)
+    descended = ood_sections.compute(ood_sections.finite, run, task, 30_000 + n, n)
     part("The same by gradient descent on the samples", sample_rows(task, {n: descended}))
     starts = {
         how: ood_sections.compute(ood_sections.population, replace(run, start=how), task, 1)
@@ -365,9 +365,10 @@ def sweep(run: Run, task: Task, name: str, values: list[int]) -> dict[int, dict[
     """Closed forms and bounds along one field of the task; the channels against a residual of rank 2 r."""
     base = task if name == "residual_rank" else phase_task(task)
     small = replace(run, seeds=max(2, run.seeds // 4))
+    first = 40_000 if name == "residual_rank" else 50_000
     base = replace(base, on_selected=-1.0)
     return {
-        v: ood_sections.compute(ood_sections.closed, small, replace(base, **{name: v}), 500 + v)
+        v: ood_sections.compute(ood_sections.closed, small, replace(base, **{name: v}), first + v)
         for v in values
     }
 
@@ -395,8 +396,9 @@ def sweep_figure(name: str, points: dict[int, dict[str, Array]]) -> dict[str, An
     for bound in shown:
         y = numbers([got[f"bound.{bound}"][:, 1].mean() for got in points.values()])
         series.append({"label": bound.replace("|", ", "), "role": "bound", "x": x, "y": y})
-    scale = "log" if all(v and v > 0 for s in series for v in s["y"]) else "linear"
-    axis = {"label": "in-distribution risk / pretrained risk", "scale": scale}
+    for curve in series:  # a risk of 0 has no place on a logarithmic axis
+        curve["y"] = [v if v else None for v in curve["y"]]
+    axis = {"label": "in-distribution risk / pretrained risk", "scale": "log"}
     return {
         "name": f"bounds-{name}",
         "title": title,
