@@ -272,8 +272,9 @@ FUSION = Claim(
             name="row spaces too",
             sentence="Adapters with non-overlapping selections have orthogonal column spaces and orthogonal row spaces.",
             statement=row_spaces,
-            evidence=Counterexample(pair()),
-            scope="two channels, one input; the instance is open",
+            evidence=Counterexample(pair(H=[["0", "0"], ["0", "0"]])),
+            scope="two channels, one input; the layers above play no part",
+            open_instance=pair(),
             repair=Repair(
                 sentence="it holds when the trained parts satisfy V1'V2 = 0",
                 statement=row_spaces_given,

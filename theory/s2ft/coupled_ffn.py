@@ -193,7 +193,9 @@ SETTING = Setting(
 STREAM = Setting(
     dims=OUTER, free=free, build=build, letters=letters, boundary=[wide(), wide(X=[["1"], ["1"]])]
 )
-BIASED = small(Up=[["0"], ["0"]], Gate=[["1"], ["0"]], Bias=[["1"], ["0"]])
+BIASED = small(
+    Up=[["0"], ["0"]], Gate=[["0"], ["0"]], Down=[["0", "1"]], X=[["0"]], Bias=[["1"], ["0"]], b="1"
+)
 
 CLAIM = Claim(
     id="s2ft/coupled_ffn",

@@ -163,7 +163,7 @@ PARTIAL_BACKPROP = Claim(
             name="kept activation, rows (query, key, value, up, gate)",
             sentence="Inputs that agree on the selected channels give the same gradient of the selected rows.",
             statement=kept_rows,
-            evidence=Counterexample(projection()),
+            evidence=Counterexample(projection(F=[["0"]])),
             scope="one output channel, two inputs, one token",
             open_instance=projection(G=[["2"]], a=[["1"], ["3"]], b=[["1"], ["-1"]]),
             repair=Repair(
@@ -347,8 +347,9 @@ MASKED_EQUIVALENCE = Claim(
             name="masked gradient, then weight decay",
             sentence="Masking the gradient and stepping with decoupled weight decay leaves the frozen weights as they are.",
             statement=masked_gradient,
-            evidence=Counterexample(training()),
-            scope="two channels; the instance is open",
+            evidence=Counterexample(training(X=[["0"]])),
+            scope="two channels, no data",
+            open_instance=training(),
             repair=Repair(
                 sentence="it does for plain steps on the masked gradient (no decay, no state of the frozen weights)",
                 statement=masked_gradient_plain,
