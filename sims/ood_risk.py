@@ -31,7 +31,7 @@ from sims.present import BadInput, Parser, guarded, save
 
 AUDIT = [["--quick"], ["--weights", "minilm"], []]
 
-QUICK_SEEDS, SEEDS = 128, 1024
+QUICK_SEEDS, SEEDS = 128, 512
 HELP = {
     "widths": "d_0,...,d_L: inputs, hidden widths, outputs (default: %(default)s)",
     "tuned": "which layer is tuned, 1 to L (default: %(default)s)",
