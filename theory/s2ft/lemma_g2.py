@@ -23,7 +23,7 @@ from theory.s2ft import setting
 
 LEVELS = (0.5, 1.0, 2.0, 3.0)  # t
 SHAPES = ((1, 1), (3, 2), (8, 5))
-COUNT, DRAWS, CONSTANT, Z_LIMIT = 400, 1500, 2.0, 4.5
+COUNT, DRAWS, CONSTANT, Z_LIMIT = 400, 800, 2.0, 4.5
 
 
 @cache

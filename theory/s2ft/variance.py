@@ -27,7 +27,7 @@ from theory.protocol import Instance, Kit
 from theory.s2ft import setting
 from theory.s2ft.setting import plane_instance, scalar_instance
 
-COUNT, DRAWS, Z_LIMIT, RANK = 4000, 3000, 4.5, 1
+COUNT, DRAWS, Z_LIMIT, RANK = 4000, 2000, 4.5, 1
 SIZES = (4, 4)  # m = q outputs and k = p inputs of the tuned layer, H = L = I
 SPREADS = (1.0, 3.0)  # condition number of A
 CONSTANT = 2.0
