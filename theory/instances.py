@@ -128,7 +128,7 @@ def of_rank(F: Mat, G: Mat) -> Mat:
 def smooth_quadratic(k: Kit, C: Mat) -> Mat:
     """C C' / (1 + |C|_F^2): symmetric with 0 <= S <= I, the Hessian of a convex quadratic with smoothness 1."""
     S = gram(C)
-    return (1 / (1 + k.tr(S))) * S
+    return k.scale(1 / (1 + k.tr(S)), S)
 
 
 def realisable(A: Mat, Z: Mat) -> Mat:

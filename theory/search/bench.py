@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from statistics import median
 from typing import Any
@@ -25,7 +25,7 @@ ROUNDS = 7
 BLOCK_BYTES = 1 << 17
 
 
-def _seconds(work: Callable[[], Any], repeat: int) -> float:
+def _seconds(work: Callable[..., Any], repeat: int) -> float:
     """Processor seconds of one call, over `repeat` calls: a busy machine does not count."""
     start = time.process_time()
     for _ in range(repeat):
@@ -33,7 +33,7 @@ def _seconds(work: Callable[[], Any], repeat: int) -> float:
     return (time.process_time() - start) / repeat
 
 
-def _paired(works: dict[str, tuple[Callable[[], Any], int]], rounds: int = ROUNDS) -> dict[str, float]:
+def _paired(works: Mapping[str, tuple[Callable[..., Any], int]], rounds: int = ROUNDS) -> dict[str, float]:
     """Median seconds of each work; the works take turns, so that a busy machine slows all of them alike."""
     times: dict[str, list[float]] = {name: [] for name in works}
     order = random.Random(0)

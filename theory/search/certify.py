@@ -16,7 +16,7 @@ from typing import Any
 
 from theory import instances
 from theory.claim import Json, Setting
-from theory.evidence import Counterexample, evaluate
+from theory.evidence import Context, Counterexample, evaluate
 from theory.kits import reals
 from theory.kits.exact import Exact
 from theory.kits.flint import Flint
@@ -250,17 +250,12 @@ class Certifier:
         if not outcome.is_counterexample:
             self.reasons["the trusted kit does not confirm"] += 1
             return None
-        return {
-            "kind": Counterexample.kind,
-            "instance": data,
-            "witnesses": {
-                n: [[str(Fraction(v)) for v in r] for r in rows]
-                for n, rows in trusted.witnesses.items()
-                if not any(isinstance(v, reals.Real) for r in rows for v in r)
-            },
-            "breaks": list(outcome.broken_conclusions),
-            "sides": {name: [reals.text(a), reals.text(b)] for name, (a, b) in trusted.sides.items()},
-        }
+        if not self.changes:
+            context = Context("found by search", self.statement, self.setting)
+            return Counterexample(data, witnesses).establish(context)[1]
+        sides = {name: [reals.text(a), reals.text(b)] for name, (a, b) in trusted.sides.items()}
+        changed = {"kind": Counterexample.kind, "instance": data, "witnesses": witnesses}
+        return {**changed, "breaks": list(outcome.broken_conclusions), "sides": sides}
 
 
 def _short(value: Any) -> str:

@@ -12,7 +12,7 @@ import multiprocessing
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -107,7 +107,7 @@ class _Runner:
             context = multiprocessing.get_context("fork")  # a stranger's file need not be importable by name
             self.pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
 
-    def results(self, tasks: list[Task]) -> Iterator[TaskResult]:
+    def results(self, tasks: list[Task]) -> Generator[TaskResult, None, None]:
         """Results in the order of the tasks; what was not asked for is cancelled."""
         if self.pool is None:
             for task in tasks:
@@ -122,9 +122,12 @@ class _Runner:
                 future.cancel()
 
     def close(self) -> None:
-        """Let go of the workers."""
-        if self.pool is not None:
-            self.pool.shutdown(wait=True, cancel_futures=True)
+        """End the workers at once: what they are still at is wanted by nobody."""
+        if self.pool is None:
+            return
+        for worker in list((getattr(self.pool, "_processes", None) or {}).values()):
+            worker.kill()
+        self.pool.shutdown(wait=True, cancel_futures=True)
 
 
 def falsify(

@@ -25,7 +25,9 @@ def run(problem: Problem, dims: list[dict[str, Any]], budget: int, seed: int) ->
 
 
 def _along(problem: Problem, base: dict[str, Any], name: str, budget: int, seeds: list[int]) -> TaskResult:
-    value, track = int(base[name]), []
+    value = int(base[name])
+    track: list[dict[str, Any]] = []
+    ratios: list[float] = []
     out = TaskResult("growth", {"size": name, "from": value})
     for step in range(STEPS):
         d = {**base, name: value}
@@ -43,21 +45,24 @@ def _along(problem: Problem, base: dict[str, Any], name: str, budget: int, seeds
         out.exact += done.exact
         out.reasons += done.reasons
         out.errors += done.errors
+        ratios.append(ratio)
         exact = done.best is not None
         track.append(
-            {"value": value, "ratio": done.best[1] if done.best else f"about {ratio:.4f}", "exact": exact}
+            {
+                "value": value,
+                "about": round(ratio, 6),
+                "ratio": done.best[1] if done.best else None,
+                "exact": exact,
+            }
         )
-        values = [float(t["about"]) for t in track if "about" in t] + [ratio]
-        track[-1]["about"] = round(float(ratio), 6)
         if done.best is not None and (out.best is None or done.best[0] > out.best[0]):
             out.best, out.best_at = done.best, done.best_at
         if done.hit is not None:
             out.hit, out.sizes = done.hit, {**done.sizes}
             break
-        if len(values) > 2 and values[-1] < values[-3] * (1 + STILL):
+        if len(ratios) > 2 and ratios[-1] < ratios[-3] * (1 + STILL):
             break
         value = max(value + 1, value * 3 // 2)
-    ratios = [t["about"] for t in track]
     growing = len(ratios) > 2 and all(
         b > a * (1 + STILL / 2) for a, b in zip(ratios[-3:], ratios[-2:], strict=False)
     )

@@ -19,7 +19,7 @@ Array = Any
 
 def boundary(shapes: Shapes) -> Array:
     """Zeros, ones, identities, exchanges, each parameter zero in turn; (points, total)."""
-    kinds = (
+    kinds: tuple[Callable[[int, int], Array], ...] = (
         lambda m, n: np.zeros((m, n)),
         lambda m, n: np.eye(m, n),
         lambda m, n: np.ones((m, n)),

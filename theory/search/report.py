@@ -112,6 +112,15 @@ class SearchReport:
         return {**top.best, "stage": top.stage, "sizes": top.sizes} if top and top.best else None
 
     @property
+    def certificate(self) -> Json | None:
+        """What `theory.evidence.Counterexample.recheck` decides from; None if nothing was found.
+
+        A search under changes of a control has no digest: its certificate belongs to no claim.
+        """
+        parts = ("kind", "instance", "witnesses", "breaks", "sides", "digest")
+        return {n: self.found[n] for n in parts if n in self.found} if self.found else None
+
+    @property
     def errors(self) -> dict[str, int]:
         """Faults of the statement or its setting that came up, with counts."""
         out: dict[str, int] = {}

@@ -10,6 +10,7 @@ its own, which a guard ends when a single step of its preprocessing does not com
 from __future__ import annotations
 
 import multiprocessing
+import resource
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import combinations
@@ -56,7 +57,7 @@ class Term:
     __radd__ = __add__
 
     def __neg__(self) -> Term:
-        return -1 * self
+        return Term.of(-self.constant) if self.constant is not None else Term(-self.term)
 
     def __sub__(self, other: Any) -> Term:
         return self + (-Term.of(other))
@@ -364,7 +365,8 @@ def _instance(kit: Solver, setting: Setting, d: dict[str, Any]) -> tuple[Instanc
             if value == "scalar":
                 x[name] = out[name] = kit.fresh(name)
             elif is_variable(value):
-                x[name] = out[name] = kit.fresh_matrix(*value, name=name)
+                m, n, even = value
+                x[name] = out[name] = kit.fresh_matrix(m, n, even, name)
             else:
                 x[name] = value
         return x, out, True
@@ -403,7 +405,9 @@ def _attempt(
     return answer, data
 
 
-def _in_child(pipe: Any, *arguments: Any) -> None:
+def _in_child(pipe: Any, guard: float, *arguments: Any) -> None:
+    seconds = int(guard) + 1  # of processor time; holds even if the parent is gone
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     try:
         pipe.send(_attempt(*arguments))
     except NotHere as reason:
@@ -420,7 +424,7 @@ def _guarded(guard: float, *arguments: Any) -> tuple[str, Any]:
         return _attempt(*arguments)
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
-    child = context.Process(target=_in_child, args=(there, *arguments))
+    child = context.Process(target=_in_child, args=(there, guard, *arguments))
     child.start()
     there.close()
     try:

@@ -70,10 +70,9 @@ def main() -> None:
         if not lemma.true and options.draws and survives_gaussian(lemma):
             surviving.append(lemma.name)
         faults = f" faults {report.errors}" if report.errors else ""
-        print(
-            f"{'ok   ' if right else 'WRONG'} {str(lemma.true):5} {seconds:6.2f} s {report.evaluations:8d}  {lemma.name}: {how}{faults}",
-            flush=True,
-        )
+        word = "ok   " if right else "WRONG"
+        counts = f"{str(lemma.true):5} {seconds:6.2f} s {report.evaluations:8d}"
+        print(f"{word} {counts}  {lemma.name}: {how}{faults}", flush=True)
     false = [b for b in chosen if not b.true]
     print(
         f"{len(false)} false, {len(chosen) - len(false)} true; wrong: {wrong or 'none'}; slowest refutation {slowest:.2f} s"

@@ -77,7 +77,8 @@ def test_a_dropped_hypothesis_is_missed():
 def test_a_fault_in_floats_neither_ends_the_search_nor_stays_hidden():
     def faulty(k, x):
         if k.kind == "floats":
-            raise RuntimeError("no floats today")
+            msg = "no floats today"
+            raise RuntimeError(msg)
         traces_multiply(k, x)
 
     report = falsify(faulty, SQUARE, budget=20_000)
@@ -88,7 +89,8 @@ def test_a_fault_in_floats_neither_ends_the_search_nor_stays_hidden():
 def test_a_statement_that_floats_cannot_express_is_decided_exactly():
     def exact_only(k, x):
         if k.kind == "floats":
-            raise NotHere("floats")
+            msg = "floats"
+            raise NotHere(msg)
         traces_multiply(k, x)
 
     report = falsify(exact_only, SQUARE, budget=20_000)
