@@ -30,6 +30,14 @@ for _chain in ("cola", "rac_lora", "peso_lora_r", "peso_lora_t"):
     DISABLED_IS_NOT_BASE[_chain] = "finished links are merged into the frozen weight"
 # Finished links are saved as factors and added up in one product, not one after the other.
 RELOADS_TO_ROUNDING = ("cola", "rac_lora", "peso_lora_r", "peso_lora_t")
+ONE_ADAPTER = {
+    "adalora": "peft's AdaLoRA trains one adapter a model",
+    "peso_lora_r": "the frozen weight is the anchor of one adapter",
+    "peso_lora_t": "the same",
+    "cola": "the frozen weight holds the finished links of one adapter",
+    "rac_lora": "the same",
+    "pissa": "the frozen weight is what one adapter leaves of it",
+}
 NO_CHECKPOINTING = {"prefix": "the recomputed layer meets the cached keys a second time"}
 # Chains and turns come round within the few steps of a test.
 CHAINS = {name: {"every": 2} for name in methods.names() if "chain" in methods.get(name).schedule}
@@ -158,6 +166,27 @@ def test_training_moves_the_output_and_disabling_brings_it_back(case, trained):
         with tuned.model.disable_adapter():
             torch.testing.assert_close(logits(tuned.model, batch), initial, rtol=0, atol=0)
         assert torch.equal(logits(tuned.model, batch), after)
+
+
+def test_two_adapters_switch_exactly(case, trained):
+    tuned, base, batch, _ = trained(*case)
+    if not isinstance(tuned, PeftTuned) or case[0] in ONE_ADAPTER:
+        return
+    first = logits(tuned.model, batch)
+    config = copy.deepcopy(tuned.model.peft_config["default"])
+    tuned.model.add_adapter("second", config)
+    assert torch.equal(logits(tuned.model, batch), first)
+    tuned.model.set_adapter("second")
+    optimizer = torch.optim.SGD([p for p in tuned.model.parameters() if p.requires_grad], lr=0.5)
+    tuned.model(**batch).loss.backward()
+    optimizer.step()
+    second = logits(tuned.model, batch)
+    assert not torch.equal(second, first)
+    for _ in range(2):
+        tuned.model.set_adapter("default")
+        assert torch.equal(logits(tuned.model, batch), first)
+        tuned.model.set_adapter("second")
+        assert torch.equal(logits(tuned.model, batch), second)
 
 
 def test_merged_model_is_plain_and_computes_the_same(case, trained, tmp_path):
