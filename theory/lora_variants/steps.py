@@ -17,6 +17,7 @@ of E[A'A]) and gamma <= 1 / (L_G sigma^2 (r + m + 1)).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 from typing import Any
@@ -63,6 +64,12 @@ def printed_step(k: Kit, x: Instance) -> None:
     seen, _ = algorithm(k, x)
     mean = k.sum(k.fro2(g) for g in seen) / k.num(x.steps + 1)
     k.claim("mean of the trained part", k.le(mean, 2 * loss(k, x, x.W) / (x.gamma * k.num(x.steps))))
+
+
+def printed_step_small(k: Kit, x: Instance) -> None:
+    """The same where alpha <= r."""
+    k.given("alpha <= r", k.le(x.scale, k.num(1)))
+    printed_step(k, x)
 
 
 def true_step(k: Kit, x: Instance) -> None:
@@ -152,6 +159,18 @@ def gaussian_printed(k: Kit, x: Instance) -> None:
     k.claim("mean of |grad L|^2", k.le(total / k.num(x.steps + 1), bound))
 
 
+def unit_variance(k: Kit, x: Instance) -> None:
+    """As printed, for sigma = 1."""
+    k.given("sigma = 1", k.eq(x.sigma2, k.num(1)))
+    gaussian_printed(k, x)
+
+
+def usual_variance(k: Kit, x: Instance) -> None:
+    """As printed, for sigma = 0.02."""
+    k.given("sigma = 0.02", k.eq(x.sigma2, k.num("1/2500")))
+    gaussian_printed(k, x)
+
+
 def gaussian_step(k: Kit, x: Instance) -> None:
     """gamma r sigma^2 |G|^2 <= 2 (L(W) - E L(W+)) with G = W and L(W+) at most the descent lemma's value."""
     k.given(POSITIVE, k.lt(k.num(0), x.gamma))
@@ -191,6 +210,16 @@ def build_gaussian(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
     return Instance(W=t.W, gamma=gamma, sigma2=sigma2, slack=k.sq(k.e(t.slack, 0, 0)), **static)
 
 
+def of_variance(sigma2: str) -> Setting:
+    """The setting with one variance and gamma in [1/2, 1)."""
+
+    def of_one(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
+        g = k.sq(k.e(t.g, 0, 0))
+        return Instance({**build_gaussian(k, t, d), "sigma2": k.num(sigma2), "gamma": (g + 1) / (g + 2)})
+
+    return replace(GAUSSIAN, build=of_one, boundary=[gaussian(sigma2, "1/2", 1)])
+
+
 ONE_STEP, USUAL_SIGMA, SHORT = gaussian("1", "5/6", 1), gaussian("1/2500", "5/6", 2), gaussian("1/3", "1", 1)
 GAUSSIAN = Setting(
     dims=[{"n": n, "r": r, "m": m, "steps": steps} for n, r, m, steps in ((1, 1, 1, 1), (1, 1, 2, 3), (2, 2, 3, 2))],
@@ -206,6 +235,7 @@ GAUSSIAN_REPAIR = Repair(
         "with gamma <= 1 / (L_G sigma^2 (r + m + 1)) the mean of |grad L|^2 is at most 2 Delta / (r sigma^2 gamma T)"
     ),
     statement=gaussian_step,
+    setting=GAUSSIAN,
     evidence=WordProof(gaussian_step_proof),
     necessary={TINY: gaussian("1", "5/6", 1)},
     sharp=SHORT,
@@ -269,7 +299,7 @@ CLAIMS = (
             Reading(
                 name="alpha below r",
                 sentence="The same for alpha <= r, where gamma (alpha/r)^2 < 1 / L_G follows.",
-                statement=printed_step,
+                statement=printed_step_small,
                 evidence=Counterexample(SLOW),
                 scope="w^2 / 2, alpha = r / 4, two steps: too slow for the printed bound; the instance is open",
                 repair=SCALED_REPAIR,
@@ -294,7 +324,9 @@ CLAIMS = (
         readings=(
             Reading(
                 name="unit variance",
-                statement=gaussian_printed,
+                sentence="The same for entries of variance one.",
+                statement=unit_variance,
+                setting=of_variance("1"),
                 evidence=Counterexample(ONE_STEP),
                 scope="|W|^2 / 2 with n = m = r = 1, sigma = 1, gamma = 5/6, T = 1; the instance is open",
                 repair=GAUSSIAN_REPAIR,
@@ -303,7 +335,8 @@ CLAIMS = (
             Reading(
                 name="sigma = 0.02, as LoRA starts",
                 sentence="The same for entries of standard deviation 0.02.",
-                statement=gaussian_printed,
+                statement=usual_variance,
+                setting=of_variance("1/2500"),
                 evidence=Counterexample(USUAL_SIGMA),
                 scope="|W|^2 / 2 with n = m = r = 1, gamma = 5/6, T = 2; the instance is open",
                 repair=GAUSSIAN_REPAIR,
