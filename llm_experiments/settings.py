@@ -18,9 +18,10 @@ PRECISIONS = {
 SCHEDULES = ("constant", "linear", "cosine")
 HEADS = ("probe", "random")
 
-# Peak learning rates that neither stall nor overfit on the CPU tasks; a comparison of methods sweeps its own.
+# Default peak learning rates. For full, LoRA and S2FT they neither stalled nor overfitted on the CPU tasks; the
+# others follow their nearest kin. A comparison of methods sweeps its own.
 LEARNING_RATE = 2e-3
-LEARNING_RATES = {"full": 1e-4, "bitfit": 5e-4}
+LEARNING_RATES = {"full": 1e-4, "lisa": 1e-4, "hybrid": 1e-4, "bitfit": 5e-4, "galore": 1e-3}
 
 
 class SettingError(UserError):

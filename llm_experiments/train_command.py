@@ -33,7 +33,8 @@ def command(
         str, typer.Option(help="Trainable parameters: share of the tuned layers (1.4%) or count (147000).")
     ] = "1.4%",
     lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate. Default: 1e-4 for full, 2e-3 for small methods.")
+        float | None,
+        typer.Option(help="Peak learning rate. Default: 1e-4 where whole layers train, else mostly 2e-3."),
     ] = None,
     head: Annotated[str, typer.Option(help="Start of an encoder's head: probe or random.")] = "probe",
     head_lr: Annotated[float, typer.Option(help="Peak learning rate of an encoder's head.")] = 1e-3,
@@ -213,7 +214,10 @@ def _progress(settings: Settings, bars: bool) -> Iterator[tuple[Any, Any]]:
             text = f"{settings.method} seed {settings.seed}, loss {step['loss']:.3f}"
             progress.update(bar, completed=step["step"] + 1, description=text)
 
-        yield progress.console.print, advance
+        def say(text: str) -> None:
+            progress.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+        yield say, advance
 
 
 def show(found: list[Record]) -> None:

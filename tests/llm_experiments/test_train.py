@@ -57,6 +57,19 @@ def digest(record) -> str:
     return store.digest_of(json.loads(json.dumps(record)))
 
 
+# Schedules act before and after the stop: links of chains, turns of blocks, restarts, projections, pruning.
+OFTEN = ("cola", "rac_lora", "c3la", "random_c3la", "lisa", "peso_lora_r", "peso_lora_t")
+EVENTS = {name: {"every": 2} for name in OFTEN} | {
+    "galore": {"gap": 2},
+    "adalora": {"total_step": 7, "init_r": 3},
+}
+
+
+def test_every_schedule_is_made_to_act_in_these_tests():
+    scheduled = {name for name in methods.names() if methods.get(name).schedule != "-"}
+    assert scheduled <= EVENTS.keys() <= set(methods.names())
+
+
 def model_for(method: str) -> str:
     return "tiny_bert" if method == "bitfit" else "tiny_llama"
 
@@ -67,8 +80,7 @@ def model_for(method: str) -> str:
 @pytest.mark.parametrize("method", methods.names())
 def test_a_stopped_run_ends_in_the_same_record(method, tmp_path):
     """Every method: stopped between checkpoints, started again, same digest as the undisturbed run."""
-    options = {"every": 2} if "c3la" in method else {}  # chains change links before and after the stop
-    chosen = settings(method=method, model=model_for(method), options=options, steps=7)
+    chosen = settings(method=method, model=model_for(method), options=EVENTS.get(method, {}), steps=7)
     whole = Run(chosen).train()
     assert whole["method"]["parameters"]["trainable"] > 0
 
