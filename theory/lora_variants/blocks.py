@@ -88,7 +88,14 @@ def letters(k: Any) -> Instance:
 
 def pair(**changes: Any) -> Json:
     """Two layers of one weight, with changes."""
-    plain: Json = {"w": [["1"], ["2"]], "v": [["1"], ["1"]], "a": [["1"]], "b": [["3"]], "one": [0], "others": [1]}
+    plain: Json = {
+        "w": [["1"], ["2"]],
+        "v": [["1"], ["1"]],
+        "a": [["1"]],
+        "b": [["3"]],
+        "one": [0],
+        "others": [1],
+    }
     return {**plain, **changes}
 
 
@@ -246,7 +253,12 @@ CLAIMS = (
                     sharp=SQUARE,
                 ),
                 controls=(
-                    Control("the repair's right side larger by 1/1000", statement=sizes_repaired, tighten="1/1000", instance=SQUARE),
+                    Control(
+                        "the repair's right side larger by 1/1000",
+                        statement=sizes_repaired,
+                        tighten="1/1000",
+                        instance=SQUARE,
+                    ),
                     Control("the repair", kind="true", statement=sizes_repaired),
                 ),
             ),

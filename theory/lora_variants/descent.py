@@ -40,7 +40,8 @@ def selection(k: Kit, x: Instance, block: int) -> Mat:
 
 def step(x: Instance, W: Mat, U: Mat) -> Mat:
     """W - gamma grad L(W) U U'."""
-    return W - x.gamma * (W @ x.Q @ U @ U.T)
+    moved: Mat = W - x.gamma * (W @ x.Q @ U @ U.T)
+    return moved
 
 
 def smooth_loss(k: Kit, x: Instance) -> None:
@@ -161,7 +162,10 @@ def sharp_terms(k: Any, x: Instance) -> list[Any]:
     """Descent at the first step, E >= lam I, and a descent at each later step."""
     U, V = selection(k, x, 0), x.W
     positive, below = k.hypothesis(POSITIVE), k.hypothesis(BELOW)
-    terms = [positive * below * k.against_psd(LOWEST, x.Q @ x.W.T), positive * k.against_psd(LOWEST, x.Q @ x.W.T)]
+    terms = [
+        positive * below * k.against_psd(LOWEST, x.Q @ x.W.T),
+        positive * k.against_psd(LOWEST, x.Q @ x.W.T),
+    ]
     for number in range(x.steps):
         G = V @ x.Q
         terms += [positive * positive * k.against_psd(SMOOTH, U @ U.T @ G.T), *[k.hypothesis(SLACK)] * 2]
@@ -177,7 +181,7 @@ def sharp_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
 
 
 def plain_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
-    """gamma |G H|^2 is the smaller part of gamma (2 - gamma) |G H|^2."""
+    """Gamma |G H|^2 is the smaller part of gamma (2 - gamma) |G H|^2."""
     U, G = selection(k, x, 0), x.W @ x.Q
     positive, below = k.hypothesis(POSITIVE), k.hypothesis(BELOW)
     terms = [positive * k.against_psd(LOWEST, G.T), positive * below * k.square(G @ U)]
@@ -195,15 +199,16 @@ def free(d: dict[str, Any]) -> dict[str, tuple[int, int]]:
 def build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
     """Q = O diag(1 / (1 + s_i^2)) O', gamma in [1/2, 1)."""
     m = d["draws"] * d["r"]
-    O, spectrum = k.skew_orth(t.O), k.zeros(m, m)
+    basis, spectrum = k.skew_orth(t.O), k.zeros(m, m)
     for i in range(m):
         spectrum = spectrum + (1 / (1 + k.sq(k.e(t.s, 0, i)))) * k.unit(m, m, i, i)
     g = k.sq(k.e(t.g, 0, 0))
     lam = k.num(f"1/{d['draws']}")
     static = {name: d[name] for name in ("draws", "r", "chains", "steps")}
+    gamma, slack = (g + 1) / (g + 2), k.sq(k.e(t.slack, 0, 0))
     return Instance(
-        W=t.W, Q=O @ spectrum @ O.T, gamma=(g + 1) / (g + 2), slack=k.sq(k.e(t.slack, 0, 0)), E=lam * k.eye(m), lam=lam, **static
-    )  # fmt: skip
+        W=t.W, Q=basis @ spectrum @ basis.T, gamma=gamma, slack=slack, E=lam * k.eye(m), lam=lam, **static
+    )
 
 
 def letters_of(steps: int) -> Any:
@@ -218,7 +223,7 @@ def letters_of(steps: int) -> Any:
 
 
 def identity(m: int, value: str = "1") -> list[list[str]]:
-    """value I as JSON."""
+    """Value I as JSON."""
     return [[value if i == j else "0" for j in range(m)] for i in range(m)]
 
 

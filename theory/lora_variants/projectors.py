@@ -46,7 +46,8 @@ def symmetric_mean(k: Kit, x: Instance) -> Mat:
     group = signed_permutations(k, m)
     for g in group:
         total = total + g.T @ H @ g
-    return k.num(f"1/{len(group)}") * total
+    mean: Mat = k.num(f"1/{len(group)}") * total
+    return mean
 
 
 def identity_of_the_mean(k: Kit, x: Instance) -> None:
@@ -105,7 +106,8 @@ def block(k: Kit, x: Instance, offset: int) -> Mat:
     """H of A = c [0 | I_r | 0] with the identity at that offset; c is any non-zero factor."""
     n = x.r * x.k
     A = x.c * k.mat([[int(j == offset + i) for j in range(n)] for i in range(x.r)])
-    return k.pinv(A) @ A
+    H: Mat = k.pinv(A) @ A
+    return H
 
 
 def mean_over(k: Kit, x: Instance, offsets: Sequence[int]) -> Mat:
@@ -114,11 +116,12 @@ def mean_over(k: Kit, x: Instance, offsets: Sequence[int]) -> Mat:
     total = k.zeros(x.r * x.k, x.r * x.k)
     for offset in offsets:
         total = total + block(k, x, offset)
-    return k.num(f"1/{len(offsets)}") * total
+    mean: Mat = k.num(f"1/{len(offsets)}") * total
+    return mean
 
 
 def each_block(k: Kit, x: Instance) -> None:
-    """j = 0, ..., k - 1: E = (r / n) I."""
+    """J = 0, ..., k - 1: E = (r / n) I."""
     E = mean_over(k, x, [j * x.r for j in range(x.k)])
     k.claim(SCALAR, k.eq(E, k.num(f"1/{x.k}") * k.eye(x.r * x.k)))
 
@@ -130,7 +133,7 @@ def smallest(k: Kit, x: Instance, offsets: Sequence[int]) -> None:
 
 
 def blocks_from_one(k: Kit, x: Instance) -> None:
-    """j = 1, ..., k as printed, without the block that does not exist."""
+    """J = 1, ..., k as printed, without the block that does not exist."""
     smallest(k, x, [j * x.r for j in range(1, x.k)] or [0])
 
 
@@ -155,7 +158,7 @@ LAWS: list[dict[str, Any]] = [{"r": r, "k": k} for r, k in ((1, 1), (1, 2), (2, 
 
 
 def law(r: int, k: int) -> Json:
-    """k blocks of r columns."""
+    """K blocks of r columns."""
     return {"c": "1", "r": r, "k": k}
 
 
@@ -180,7 +183,10 @@ CLAIMS = (
         id="lora_variants/lambda_min_gaussian",
         source=source("3.2, after Theorem 2"),
         sentence="For Gaussian A in R^{r x m_i}, lambda_min(E[H]) = r / n_i.",
-        headline="It is r over the number of columns of A: r / m_i in the shapes of section 2, r / n_i in those of Proposition 4.",
+        headline=(
+            "It is r over the number of columns of A: r / m_i in the shapes of section 2, r / n_i in those of "
+            "Proposition 4."
+        ),
         defect="misprint",
         setting=GAUSSIAN,
         readings=(
@@ -196,7 +202,12 @@ CLAIMS = (
                     necessary={FULL: {"A": [["0", "0"]], "n": 1}},
                 ),
                 controls=(
-                    Control("the repair's right side larger by 1/1000", statement=with_columns, tighten="1/1000", instance=WITH_ROWS),
+                    Control(
+                        "the repair's right side larger by 1/1000",
+                        statement=with_columns,
+                        tighten="1/1000",
+                        instance=WITH_ROWS,
+                    ),
                     Control("tr E = r", kind="true", statement=trace_of_the_mean),
                 ),
             ),
@@ -205,7 +216,10 @@ CLAIMS = (
                 sentence="For Gaussian A in R^{r x n}, E[H] = (r / n) I, so lambda_min(E[H]) = r / n.",
                 statement=identity_of_the_mean,
                 evidence=Identity(SHAPES),
-                scope="up to three columns; for more, sign changes and exchanges of columns leave only multiples of I, and tr E = r",
+                scope=(
+                    "up to three columns; for more, sign changes and exchanges of columns leave only multiples "
+                    "of I, and tr E = r"
+                ),
                 controls=(
                     Control("right side larger by 1/1000", tighten="1/1000", instance=factor(1, 1, 1)),
                     Control("A without full rank", drop=(FULL,), instance={"A": [["0", "0"]], "n": 2}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from theory.claim import Source
 
-VERSION = "the text as converted by machine, read in November 2026"
+VERSION = "anonymous submission, text as converted by machine"
 
 
 def source(place: str) -> Source:

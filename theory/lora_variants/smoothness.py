@@ -152,7 +152,9 @@ LINEAR = Setting(
     dims=[{"n": n, "r": r, "m": m} for n, r, m in ((1, 1, 1), (2, 1, 2), (2, 2, 2))],
     free=lambda d: {"O": (d["n"], d["n"]), "B": (d["n"], d["r"]), "A": (d["r"], d["n"])},
     build=lambda k, t, d: Instance(C=k.skew_orth(t.O), A=t.A, B=t.B),
-    letters=lambda k: Instance(C=k.letter("C", "n", "m"), A=k.letter("A", "r", "m"), B=k.letter("B", "n", "r")),
+    letters=lambda k: Instance(
+        C=k.letter("C", "n", "m"), A=k.letter("A", "r", "m"), B=k.letter("B", "n", "r")
+    ),
     boundary=[{"C": [["1"]], "A": [["2"]], "B": [["2"]]}],
 )
 ONES: Json = {"C": [["1"]], "A": [["1"]], "B": [["1"]]}
@@ -210,7 +212,7 @@ EXCESS = {"squared": squared_excess, "Huber": huber_excess}
 
 
 def end_points(shift: int = 2) -> Json:
-    """t = K + shift for every candidate constant K >= 0."""
+    """T = K + shift for every candidate constant K >= 0."""
     return {"t": [str(shift), "1"], "losses": list(EXCESS)}
 
 
@@ -220,7 +222,9 @@ def no_constant_fits(payload: Json) -> str | None:
     for name in payload["losses"]:
         excess = EXCESS[name](t)
         if not positive_for_every_constant(excess):
-            return f"on the {name} loss the excess {[str(c) for c in excess]} is not positive for every K >= 0"
+            return (
+                f"on the {name} loss the excess {[str(c) for c in excess]} is not positive for every K >= 0"
+            )
     return None
 
 
@@ -235,7 +239,9 @@ def one_layer(k: Kit, x: Instance) -> None:
 def one_layer_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
     """|dW X X'|^2 <= s |dW X|^2 <= s^2 |dW|^2."""
     s = k.hypothesis("s >= 0")
-    return {"s-smooth": [s * k.against_psd("XX' <= s I", x.dW.T), k.against_psd("X'X <= s I", x.X.T @ x.dW.T)]}
+    return {
+        "s-smooth": [s * k.against_psd("XX' <= s I", x.dW.T), k.against_psd("X'X <= s I", x.X.T @ x.dW.T)]
+    }
 
 
 ONE_LAYER = Setting(
@@ -251,7 +257,10 @@ CLAIMS = (
     Claim(
         id="lora_variants/assumption_7",
         source=source("Assumption 7"),
-        sentence="For the losses considered, one constant L_G makes the gradient in all weights Lipschitz on the whole space.",
+        sentence=(
+            "For the losses considered, one constant L_G makes the gradient in all weights Lipschitz on the whole "
+            "space."
+        ),
         headline="It exists for one linear layer; for no network of two or more trained layers, not even scalar ones.",
         defect="missing hypothesis",
         readings=(
@@ -275,7 +284,10 @@ CLAIMS = (
                 ),
                 controls=(
                     Control(
-                        "the repair's right side smaller by 1/50", statement=one_layer, tighten="1/50", instance=UNIT
+                        "the repair's right side smaller by 1/50",
+                        statement=one_layer,
+                        tighten="1/50",
+                        instance=UNIT,
                     ),
                     Control("the repair", kind="true", statement=one_layer),
                 ),
@@ -338,7 +350,10 @@ CLAIMS = (
             ),
             Reading(
                 name="the quotient of the proof",
-                sentence="Where the gradient in (A, B) is 1-Lipschitz, the quotient that the proof sends to infinity is at most 1.",
+                sentence=(
+                    "Where the gradient in (A, B) is 1-Lipschitz, the quotient that the proof sends to infinity "
+                    "is at most 1."
+                ),
                 statement=printed_quotient,
                 setting=LINEAR,
                 evidence=Counterexample(ONES),
@@ -350,7 +365,12 @@ CLAIMS = (
                     sharp=ONES,
                 ),
                 controls=(
-                    Control("the repair's right side smaller by 1/50", statement=true_quotient, tighten="1/50", instance=ONES),
+                    Control(
+                        "the repair's right side smaller by 1/50",
+                        statement=true_quotient,
+                        tighten="1/50",
+                        instance=ONES,
+                    ),
                     Control("the repair", kind="true", statement=true_quotient),
                 ),
             ),

@@ -58,7 +58,7 @@ def hypotheses(k: Kit, x: Instance) -> None:
 
 
 def printed_step(k: Kit, x: Instance) -> None:
-    """gamma < 1 / L_G gives the mean of |G_t U|^2 over t = 0, ..., T at most 2 Delta / (gamma T)."""
+    """Gamma < 1 / L_G gives the mean of |G_t U|^2 over t = 0, ..., T at most 2 Delta / (gamma T)."""
     hypotheses(k, x)
     k.given(BELOW, k.lt(x.gamma, k.num(1)))
     seen, _ = algorithm(k, x)
@@ -105,7 +105,9 @@ def build_scaled(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
 def letters_scaled(k: Any) -> Instance:
     """One step of any size."""
     Q = k.letter("Q", "m", "m", symmetric=True)
-    return Instance(W=k.letter("W", "n", "m"), Q=Q, gamma=k.number("gamma"), scale=k.number("c"), r="r", steps=1)
+    return Instance(
+        W=k.letter("W", "n", "m"), Q=Q, gamma=k.number("gamma"), scale=k.number("c"), r="r", steps=1
+    )
 
 
 def scalar(gamma: str, scale: str, steps: int) -> Json:
@@ -147,7 +149,7 @@ def moments(k: Kit, x: Instance) -> tuple[Any, Any]:
 
 
 def gaussian_printed(k: Kit, x: Instance) -> None:
-    """lam = r / m on |W|^2 / 2: the mean of E|W_t|^2 over t = 0, ..., T is at most 2 Delta / (lam gamma T)."""
+    """Lam = r / m on |W|^2 / 2: the mean of E|W_t|^2 over t = 0, ..., T is at most 2 Delta / (lam gamma T)."""
     k.given(POSITIVE, k.lt(k.num(0), x.gamma))
     k.given(BELOW, k.lt(x.gamma, k.num(1)))
     first, second = moments(k, x)
@@ -172,7 +174,7 @@ def usual_variance(k: Kit, x: Instance) -> None:
 
 
 def gaussian_step(k: Kit, x: Instance) -> None:
-    """gamma r sigma^2 |G|^2 <= 2 (L(W) - E L(W+)) with G = W and L(W+) at most the descent lemma's value."""
+    """Gamma r sigma^2 |G|^2 <= 2 (L(W) - E L(W+)) with G = W and L(W+) at most the descent lemma's value."""
     k.given(POSITIVE, k.lt(k.num(0), x.gamma))
     k.given("sigma^2 >= 0", k.le(k.num(0), x.sigma2))
     k.given("r >= 0", k.le(k.num(0), k.num(x.r)))
@@ -198,7 +200,7 @@ def gaussian_fall(k: Kit, x: Instance) -> None:
 
 
 def gaussian(sigma2: str, gamma: str, steps: int, slack: str = "0") -> Json:
-    """n = r = m = 1."""
+    """N = r = m = 1."""
     return {"W": [["1"]], "gamma": gamma, "sigma2": sigma2, "slack": slack, "r": 1, "m": 1, "steps": steps}
 
 
@@ -226,7 +228,9 @@ GAUSSIAN = Setting(
     free=lambda d: {"W": (d["n"], d["m"]), "s": (1, 1), "g": (1, 1), "slack": (1, 1)},
     build=build_gaussian,
     letters=lambda k: Instance(
-        W=k.letter("W", "n", "columns"), **{name: k.number(name) for name in ("gamma", "sigma2", "slack", "r", "m")}, steps=1
+        W=k.letter("W", "n", "columns"),
+        steps=1,
+        **{name: k.number(name) for name in ("gamma", "sigma2", "slack", "r", "m")},
     ),
     boundary=[gaussian("1/3", "1/2", 1)],
 )  # fmt: skip
@@ -241,14 +245,16 @@ GAUSSIAN_REPAIR = Repair(
     sharp=SHORT,
 )
 GAUSSIAN_CONTROLS = (
-    Control("the repair's right side smaller by 1/50", statement=gaussian_step, tighten="1/50", instance=SHORT),
+    Control(
+        "the repair's right side smaller by 1/50", statement=gaussian_step, tighten="1/50", instance=SHORT
+    ),
     Control("the mean loss does not grow", kind="true", statement=gaussian_fall),
 )
 
 
 def pairings(a: Any, b: Any, c: Any, d: Any) -> int:
     """E[g_a g_b g_c g_d] of independent standard normal entries: the number of pairings of equal indices (Isserlis)."""
-    return (a == b and c == d) + (a == c and b == d) + (a == d and b == c)
+    return int(a == b and c == d) + int(a == c and b == d) + int(a == d and b == c)
 
 
 def fourth_moment(r: int, m: int, i: int, j: int) -> Fraction:
@@ -354,8 +360,12 @@ CLAIMS = (
                 ),
                 scope="r, m <= 4",
                 controls=(
-                    Control("r (r + m) in its place", check=lambda: moments_fit(moment_table(2), 0) is not None),
-                    Control("r = m = 1: E g^4 = 3", kind="true", check=lambda: fourth_moment(1, 1, 0, 0) != 3),
+                    Control(
+                        "r (r + m) in its place", check=lambda: moments_fit(moment_table(2), 0) is not None
+                    ),
+                    Control(
+                        "r = m = 1: E g^4 = 3", kind="true", check=lambda: fourth_moment(1, 1, 0, 0) != 3
+                    ),
                 ),
             ),
         ),

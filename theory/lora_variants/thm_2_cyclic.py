@@ -96,7 +96,10 @@ def sweep_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
     square = k.hypothesis(POSITIVE) * k.hypothesis(POSITIVE)  # gamma^2
     bent = [k.hypothesis(MOVED), k.against_psd(TURNED, x.D.T), k.square(DQ - d @ U.T)]
     later = [square * k.square(now), square * k.hypothesis(COUNT) * k.square(now)]
-    return {SWEEP: [k.hypothesis(BEFORE), k.square(now + d), *2 * (bent + later)], MOVED: [k.hypothesis(MOVED)]}
+    return {
+        SWEEP: [k.hypothesis(BEFORE), k.square(now + d), *2 * (bent + later)],
+        MOVED: [k.hypothesis(MOVED)],
+    }
 
 
 def letters(k: Any) -> Instance:
@@ -119,7 +122,7 @@ def sizes(*some: tuple[int, int, int, int]) -> list[dict[str, Any]]:
 
 
 def at_the_end(k: int, steps: int, gamma: str, block: Sequence[Sequence[str]]) -> Json:
-    """n = r = 1, k blocks, a loss of the last blocks alone, started at (..., 1, 1)."""
+    """N = r = 1, k blocks, a loss of the last blocks alone, started at (..., 1, 1)."""
     size, Q = len(block), [["0"] * k for _ in range(k)]
     for i in range(size):
         for j in range(size):
@@ -207,12 +210,12 @@ def data_largest_value(k: Kit, x: Instance) -> None:
 def build_data(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
     """Data of a quadratic with Q = O diag((1 - s_i^2) / (1 + s_i^2)) O', convex or not."""
     m = d["draws"] * d["r"]
-    O, spectrum = k.skew_orth(t.O), k.zeros(m, m)
+    basis, spectrum = k.skew_orth(t.O), k.zeros(m, m)
     for i in range(m):
         s = k.sq(k.e(t.s, 0, i))
         spectrum = spectrum + ((1 - s) / (1 + s)) * k.unit(m, m, i, i)
     g = k.sq(k.e(t.g, 0, 0))
-    x = Instance(Q=O @ spectrum @ O.T, gamma=(g + 1) / (g + 2), W=t.W, r=d["r"])
+    x = Instance(Q=basis @ spectrum @ basis.T, gamma=(g + 1) / (g + 2), W=t.W, r=d["r"])
     G, f, V, Delta = [], [], t.W, k.num(0)
     for number in range(d["steps"] + 1):
         G.append(V @ x.Q)
@@ -226,7 +229,9 @@ def build_data(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
     return Instance(G=k.vcat(*G), f=row, gamma=x.gamma, Delta=Delta, **static)
 
 
-def waiting(k: int, gamma: str, Delta: str, gradients: Sequence[tuple[int, int]], values: Sequence[str]) -> Json:
+def waiting(
+    k: int, gamma: str, Delta: str, gradients: Sequence[tuple[int, int]], values: Sequence[str]
+) -> Json:
     """Data of a loss of the last two of k scalar blocks; while the others have their turn nothing changes."""
     nodes = [0]
     while nodes[-1] < len(gradients) - 1:
@@ -244,7 +249,15 @@ FIVE_BLOCKS = waiting(
     5, "99/100", "1541/10", [(10, 14), (8, 5), (5, 7), (4, 3), (2, 3), (2, 3), (1, 1)],
     ["0", "-873/10", "-1143/10", "-1348/10", "-1445/10", "-1476/10", "-1531/10"],
 )  # fmt: skip
-STEEP: Json = {"G": [["1"], ["1/100"]], "f": [["1/2", "1/20000"]], "gamma": "99/100", "Delta": "1/2", "draws": 1, "r": 1, "steps": 1}
+STEEP: Json = {
+    "G": [["1"], ["1/100"]],
+    "f": [["1/2", "1/20000"]],
+    "gamma": "99/100",
+    "Delta": "1/2",
+    "draws": 1,
+    "r": 1,
+    "steps": 1,
+}
 DATA = Setting(
     dims=sizes((1, 1, 1, 1), (1, 1, 2, 4), (1, 1, 3, 4), (1, 1, 3, 6)),
     free=lambda d: {n: s for n, s in descent.free(d).items() if n != "slack"},
@@ -256,7 +269,9 @@ DATA_CONTROLS = (
     Control("|grad L|^2 <= 2 Delta throughout", kind="true", statement=data_largest_value),
 )
 CONTROLS = (
-    Control("the repair's right side smaller by 3/4", statement=sweep, tighten="3/4", only=SWEEP, instance=COUPLED),
+    Control(
+        "the repair's right side smaller by 3/4", statement=sweep, tighten="3/4", only=SWEEP, instance=COUPLED
+    ),
     Control("|grad L|^2 <= 2 L_G Delta throughout", kind="true", statement=largest_value),
 )
 

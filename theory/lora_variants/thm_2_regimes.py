@@ -10,7 +10,8 @@ The proof takes the mean of H at every step as if it were drawn anew and indepen
 - A frozen (Asymmetric LoRA, random-cLA): false from T = 4 on |W|^2 / 2 with m = 2, r = 1: whatever H does not
   see stays. What converges at that rate is the trained part, |grad L H|^2, without lam.
 - A kept for the steps of a chain (RAC-LoRA, c3LA in random order): false for two chains of two steps. True with the
-  gradients at the starts of the chains and their number in place of T.
+  gradients at the starts of the chains and their number in place of T. The proof is one step, at which H is independent of W_t,
+  and a second, standing for the later ones: each is a step of thm_2_frozen again, which only lowers the loss.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from theory.claim import Claim, Control, Reading, Repair, Setting
 from theory.evidence import Counterexample, WordProof
 from theory.lora_variants import descent
 from theory.lora_variants.descent import (
-    BELOW,
     LOWEST,
     every_iterate,
     iterates_of_the_proof,
@@ -38,7 +38,9 @@ from theory.lora_variants.descent import (
 from theory.lora_variants.setting import source
 
 
-def sizes(*runs: tuple[int, int], shapes: Any = ((1, 1, 1), (1, 1, 2), (2, 1, 2), (1, 2, 2))) -> list[dict[str, Any]]:
+def sizes(
+    *runs: tuple[int, int], shapes: Any = ((1, 1, 1), (1, 1, 2), (2, 1, 2), (1, 2, 2))
+) -> list[dict[str, Any]]:
     """Sizes (n, r, draws) for each run of so many chains of so many steps."""
     return [
         {"n": n, "r": r, "draws": draws, "chains": chains, "steps": steps}
@@ -49,7 +51,13 @@ def sizes(*runs: tuple[int, int], shapes: Any = ((1, 1, 1), (1, 1, 2), (2, 1, 2)
 
 def regime(*runs: tuple[int, int], steps: int, boundary: Any) -> Setting:
     """The setting of one regime; `steps` is how long a draw is kept in a proof."""
-    return Setting(dims=sizes(*runs), free=descent.free, build=descent.build, letters=letters_of(steps), boundary=boundary)
+    return Setting(
+        dims=sizes(*runs),
+        free=descent.free,
+        build=descent.build,
+        letters=letters_of(steps),
+        boundary=boundary,
+    )
 
 
 ONE_BLOCK = run(1, 1, "1/2", ("1",))
@@ -57,7 +65,9 @@ NEARLY_ONE = run(1, 1, "99/100", ("1",))
 
 # -- A frozen ---------------------------------------------------------------------------------------------------
 FROZEN_ALL, FROZEN_PROOF = run(1, 4, "5/6"), run(1, 4, "4/5")
-FROZEN = regime((1, 1), (1, 2), (1, 3), (1, 4), (1, 6), steps=1, boundary=[ONE_BLOCK, NEARLY_ONE, run(1, 3, "9/10")])
+FROZEN = regime(
+    (1, 1), (1, 2), (1, 3), (1, 4), (1, 6), steps=1, boundary=[ONE_BLOCK, NEARLY_ONE, run(1, 3, "9/10")]
+)
 FROZEN_REPAIR = Repair(
     sentence=(
         "for every draw kept throughout, the mean of |grad L(W_t) H|^2 over t < T is at most "
@@ -68,7 +78,9 @@ FROZEN_REPAIR = Repair(
     sharp=ONE_BLOCK,
 )
 FROZEN_CONTROLS = (
-    Control("the repair's right side smaller by 1/50", statement=trained_part, tighten="1/50", instance=ONE_BLOCK),
+    Control(
+        "the repair's right side smaller by 1/50", statement=trained_part, tighten="1/50", instance=ONE_BLOCK
+    ),
     Control("|grad L|^2 <= 2 L_G Delta throughout", kind="true", statement=largest_value),
 )
 
@@ -86,7 +98,9 @@ CHAIN_REPAIR = Repair(
     sharp=ONE_BLOCK,
 )
 CHAIN_CONTROLS = (
-    Control("the repair's right side smaller by 1/50", statement=sharp_factor, tighten="1/50", instance=ONE_BLOCK),
+    Control(
+        "the repair's right side smaller by 1/50", statement=sharp_factor, tighten="1/50", instance=ONE_BLOCK
+    ),
     Control("|grad L|^2 <= 2 L_G Delta throughout", kind="true", statement=largest_value),
 )
 

@@ -10,8 +10,8 @@ infimum(node):    f_node - sum_b S_(node, b) / 2 >= 0.
 `plain` takes the multiplier c^-(t+1) for each descent at depth t and c^-T for f_leaf >= 0: the weighted sum is exactly
 Delta - (q0 / c) sum over t of the mean of |grad f|^2, which is Theorem 5.3 with its constant sharpened. `sharp`
 multiplies them by 1 - rho^(T-1-t) and adds 2 q rho^(T-1-t) c^-t times infimum at depth t, with q = q0 / c and
-rho = 1 - 2 q (all up to the common factor 1 / q): then the sum proves Delta (1 - rho^T) / (q T), and the quadratic of rac_sharp attains it. So this is the
-value of the performance estimation problem, not just a bound on it.
+rho = 1 - 2 q (all up to the common factor 1 / q): then the sum proves Delta (1 - rho^T) / (q T), and the quadratic of
+rac_sharp attains it. So this is the value of the performance estimation problem, not just a bound on it.
 
 The certificate is the list of multipliers; the check adds up the inequalities node by node in exact numbers.
 """
@@ -65,7 +65,7 @@ def multipliers(sharp: bool) -> Json:
 
 
 def leftover(data: Json) -> dict[object, Fraction]:
-    """constant f_root - sum of means of |grad f|^2 - the weighted inequalities, coefficient by coefficient."""
+    """Constant f_root - sum of means of |grad f|^2 - the weighted inequalities, coefficient by coefficient."""
     blocks, steps, gamma = data["blocks"], data["steps"], Fraction(data["gamma"])
     q0 = gamma * (1 - gamma / 2)
     left: dict[object, Fraction] = {(): Fraction(data["constant"])}
@@ -122,7 +122,10 @@ def proves_sharp(payload: Json) -> str | None:
 
 def altered() -> Json:
     """The sharp multipliers with the constant lowered to 99/100."""
-    cases = [{**data, "constant": str(Fraction(99, 100) * Fraction(data["constant"]))} for data in multipliers(True)["cases"]]
+    cases = [
+        {**data, "constant": str(Fraction(99, 100) * Fraction(data["constant"]))}
+        for data in multipliers(True)["cases"]
+    ]
     return {"cases": cases}
 
 
@@ -151,8 +154,15 @@ CLAIM = Claim(
             ),
             scope="ten trees of up to forty nodes, gamma L = 1/10, 1/2, 9/10, 1, 3/2",
             controls=(
-                Control("the sharp multipliers for the plain bound", check=lambda: proves_plain(multipliers(True)) is not None),
-                Control("the same multipliers", kind="true", check=lambda: proves_plain(multipliers(False)) is not None),
+                Control(
+                    "the sharp multipliers for the plain bound",
+                    check=lambda: proves_plain(multipliers(True)) is not None,
+                ),
+                Control(
+                    "the same multipliers",
+                    kind="true",
+                    check=lambda: proves_plain(multipliers(False)) is not None,
+                ),
             ),
         ),
         Reading(
@@ -168,7 +178,11 @@ CLAIM = Claim(
             scope="ten trees of up to forty nodes, gamma L = 1/10, 1/2, 9/10, 1, 3/2",
             controls=(
                 Control("99/100 of the bound", check=lambda: proves(altered(), "too sharp") is not None),
-                Control("the same multipliers", kind="true", check=lambda: proves_sharp(multipliers(True)) is not None),
+                Control(
+                    "the same multipliers",
+                    kind="true",
+                    check=lambda: proves_sharp(multipliers(True)) is not None,
+                ),
             ),
         ),
     ),

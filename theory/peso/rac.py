@@ -31,7 +31,9 @@ STEP, RATE = "one step", "contraction of one step"
 
 def source(place: str) -> Source:
     """A place of the RAC-LoRA paper."""
-    return Source("RAC-LoRA: randomized asymmetric chain of low-rank adaptation", place, "arXiv 2410.08305, second-hand")
+    return Source(
+        "RAC-LoRA: randomized asymmetric chain of low-rank adaptation", place, "arXiv 2410.08305, second-hand"
+    )
 
 
 def one_step(k: Kit, x: Instance, longer: bool) -> Any:
@@ -51,12 +53,12 @@ def one_step(k: Kit, x: Instance, longer: bool) -> Any:
 
 
 def theorem_5_3(k: Kit, x: Instance) -> None:
-    """gamma (lam |G|^2 + <G, (H - E) G>) <= 2 (f0 - f1)."""
+    """Gamma (lam |G|^2 + <G, (H - E) G>) <= 2 (f0 - f1)."""
     k.claim(STEP, k.le(x.gamma * one_step(k, x, False), 2 * (x.f0 - x.f1)))
 
 
 def theorem_5_3_sharp(k: Kit, x: Instance) -> None:
-    """gamma (2 - gamma L)(lam |G|^2 + <G, (H - E) G>) <= 2 (f0 - f1)."""
+    """Gamma (2 - gamma L)(lam |G|^2 + <G, (H - E) G>) <= 2 (f0 - f1)."""
     part = one_step(k, x, True)
     k.claim(STEP, k.le(x.gamma * (2 - x.gamma * x.L) * part, 2 * (x.f0 - x.f1)))
 
@@ -129,7 +131,13 @@ def first_chains(k: Kit, x: Instance) -> None:
 def first_chains_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
     """T lam gamma g <= T lam gamma 2 L Delta <= 2 Delta."""
     spent = k.hypothesis("Delta >= 0") * k.hypothesis("T <= 1 / (lam gamma L)")
-    return {"the bound, multiplied out": [k.hypothesis("T lam gamma >= 0") * k.hypothesis("g <= 2 L Delta"), spent, spent]}
+    return {
+        "the bound, multiplied out": [
+            k.hypothesis("T lam gamma >= 0") * k.hypothesis("g <= 2 L Delta"),
+            spent,
+            spent,
+        ]
+    }
 
 
 # -- rac_sharp ------------------------------------------------------------------------------------------------
@@ -162,7 +170,13 @@ def without_rho(k: Kit, x: Instance) -> None:
 def last_to_first_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
     """Each hypothesis with its multiplier: 1, 1 - p and p q."""
     gain, p, q = k.hypothesis("mean gain of a step"), k.hypothesis("p >= 0"), k.hypothesis("q >= 0")
-    return {"T steps": [k.hypothesis("the later steps"), k.hypothesis("p <= 1") * gain, p * q * k.hypothesis("g <= 2 L e0")]}
+    return {
+        "T steps": [
+            k.hypothesis("the later steps"),
+            k.hypothesis("p <= 1") * gain,
+            p * q * k.hypothesis("g <= 2 L e0"),
+        ]
+    }
 
 
 def share(k: Kit, x: Instance) -> None:
@@ -211,7 +225,9 @@ def build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
     after = t.W - gamma * (H @ G)
     f0, f1 = (k.tr(V.T @ A @ V) / 2 + slack for V in (t.W, after))
     mu = instances.unit_interval(k, k.e(t.mu, 0, 0)) * k.fro2(G) / (2 * f0 + 1)
-    return Instance(G=G, H=H, E=lam * k.eye(d["m"]) + t.P @ t.P.T, lam=lam, L=L, gamma=gamma, f0=f0, f1=f1, mu=mu)
+    return Instance(
+        G=G, H=H, E=lam * k.eye(d["m"]) + t.P @ t.P.T, lam=lam, L=L, gamma=gamma, f0=f0, f1=f1, mu=mu
+    )
 
 
 def free(d: dict[str, Any]) -> dict[str, tuple[int, int]]:
@@ -230,14 +246,28 @@ def letters(k: Any) -> Instance:
 
 def scalar(**changes: Any) -> Json:
     """One step of w - w / 2 on w^2 / 2 from w = 1, H = E = 1, with changes."""
-    plain: Json = {"G": [["1"]], "H": [["1"]], "E": [["1"]], "lam": "1", "L": "1", "gamma": "1/2", "f0": "1/2", "f1": "1/8", "mu": "1"}
+    plain: Json = {
+        "G": [["1"]],
+        "H": [["1"]],
+        "E": [["1"]],
+        "lam": "1",
+        "L": "1",
+        "gamma": "1/2",
+        "f0": "1/2",
+        "f1": "1/8",
+        "mu": "1",
+    }
     return {**plain, **changes}
 
 
 EXACT = scalar(gamma="1", f1="0")
 NO_GRADIENT_SEEN = scalar(H=[["0"]], f1="1/2")
-SIZES: list[dict[str, Any]] = [{"m": m, "n": n, "r": r} for m, n, r in ((1, 1, 1), (2, 1, 1), (2, 2, 1), (3, 2, 2))]
-STEPS = Setting(dims=SIZES, free=free, build=build, letters=letters, boundary=[scalar(), EXACT, NO_GRADIENT_SEEN])
+SIZES: list[dict[str, Any]] = [
+    {"m": m, "n": n, "r": r} for m, n, r in ((1, 1, 1), (2, 1, 1), (2, 2, 1), (3, 2, 2))
+]
+STEPS = Setting(
+    dims=SIZES, free=free, build=build, letters=letters, boundary=[scalar(), EXACT, NO_GRADIENT_SEEN]
+)
 
 NUMBERS = ("g", "L", "Delta", "T", "lam", "gamma")
 EARLY: Json = {"g": "2", "L": "1", "Delta": "1", "T": "2", "lam": "1/2", "gamma": "1"}
@@ -254,7 +284,14 @@ def _early(k: Kit, t: Instance) -> Instance:
     value = {name: k.sq(k.e(A, 0, 0)) for name, A in t.items()}
     L, Delta, lam, T = 1 + value["L"], value["Delta"], value["lam"], value["T"]
     gamma = instances.unit_interval(k, k.e(t.g, 0, 0)) / (L * (1 + lam * T))
-    return Instance(g=2 * L * Delta * instances.unit_interval(k, k.e(t.share, 0, 0)), L=L, Delta=Delta, T=T, lam=lam, gamma=gamma)
+    return Instance(
+        g=2 * L * Delta * instances.unit_interval(k, k.e(t.share, 0, 0)),
+        L=L,
+        Delta=Delta,
+        T=T,
+        lam=lam,
+        gamma=gamma,
+    )
 
 
 def _chain(k: Kit, t: Instance) -> Instance:
@@ -281,16 +318,25 @@ SHARE = Setting(
     build=lambda k, t, d: Instance(
         G=t.G, L=k.e(t.L, 0, 0), gamma=k.e(t.gamma, 0, 0), lam=instances.unit_interval(k, k.e(t.lam, 0, 0))
     ),
-    letters=lambda k: Instance(G=k.letter("G", "m", "n"), **{name: k.number(name) for name in ("L", "gamma", "lam")}),
+    letters=lambda k: Instance(
+        G=k.letter("G", "m", "n"), **{name: k.number(name) for name in ("L", "gamma", "lam")}
+    ),
     boundary=[{"G": [["1"]], "L": "1", "gamma": "1", "lam": "1"}],
 )
 FULL_SHARE: Json = SHARE.boundary[0]
-RUNS: list[dict[str, Any]] = [{"m": 1, "n": 1, "draws": 1, "T": 2}, {"m": 2, "n": 1, "draws": 2, "T": 3}, {"m": 4, "n": 2, "draws": 2, "T": 2}, {"m": 3, "n": 1, "draws": 3, "T": 3}]  # fmt: skip
+RUNS: list[dict[str, Any]] = [
+    {"m": 1, "n": 1, "draws": 1, "T": 2},
+    {"m": 2, "n": 1, "draws": 2, "T": 3},
+    {"m": 4, "n": 2, "draws": 2, "T": 2},
+    {"m": 3, "n": 1, "draws": 3, "T": 3},
+]
 RUN: Json = {"W": [["1"], ["2"]], "L": "1", "gamma": "1/2", "draws": 2, "T": 2}
 QUADRATIC = Setting(
     dims=RUNS,
     free=lambda d: {"W": (d["m"], d["n"]), "L": (1, 1), "gamma": (1, 1)},
-    build=lambda k, t, d: Instance(W=t.W, L=k.e(t.L, 0, 0), gamma=k.e(t.gamma, 0, 0), draws=d["draws"], T=d["T"]),
+    build=lambda k, t, d: Instance(
+        W=t.W, L=k.e(t.L, 0, 0), gamma=k.e(t.gamma, 0, 0), draws=d["draws"], T=d["T"]
+    ),
     boundary=[RUN],
 )
 
@@ -306,8 +352,14 @@ CLAIMS = (
     Claim(
         id="peso/rac_5_3",
         source=source("Theorem 5.3"),
-        sentence="Over T chains of one step with fresh H and gamma <= 1 / L, the mean of |grad f|^2 is at most 2 Delta / (lam gamma T).",
-        headline="True for every size, law and smooth loss; not tight for gamma < 1 / L, and without content for the first m / r chains.",
+        sentence=(
+            "Over T chains of one step with fresh H and gamma <= 1 / L, the mean of |grad f|^2 is at most "
+            "2 Delta / (lam gamma T)."
+        ),
+        headline=(
+            "True for every size, law and smooth loss; not tight for gamma < 1 / L, and without content for the "
+            "first m / r chains."
+        ),
         setting=STEPS,
         readings=(
             Reading(
@@ -389,8 +441,8 @@ CLAIMS = (
         id="peso/rac_sharp",
         source=source("ours; Theorem 5.3 made sharp"),
         sentence=(
-            "With q = gamma (1 - L gamma / 2) lam, rho = 1 - 2 L q and gamma < 2 / L, the mean of |grad f|^2 over T chains is at "
-            "most Delta (1 - rho^T) / (q T)."
+            "With q = gamma (1 - L gamma / 2) lam, rho = 1 - 2 L q and gamma < 2 / L, the mean of |grad f|^2 over T "
+            "chains is at most Delta (1 - rho^T) / (q T)."
         ),
         headline="True for every size, law and smooth loss, and attained on L |W - M|^2 / 2 for every T and gamma.",
         setting=CHAINS,
@@ -404,7 +456,11 @@ CLAIMS = (
                 sharp=TWO_CHAINS,
                 controls=(
                     Control("right side smaller by 1/50", tighten="1/50", instance=TWO_CHAINS),
-                    Control("a gradient too long", drop=("g <= 2 L e0",), instance={**ONE_CHAIN, "g": "3", "e1": "1/4"}),
+                    Control(
+                        "a gradient too long",
+                        drop=("g <= 2 L e0",),
+                        instance={**ONE_CHAIN, "g": "3", "e1": "1/4"},
+                    ),
                     Control("the rate without rho", kind="true", statement=without_rho),
                 ),
             ),

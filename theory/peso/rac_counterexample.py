@@ -22,7 +22,12 @@ from theory.evidence import Counterexample, Custom, WordProof
 from theory.peso.rac import source
 from theory.protocol import Instance, Kit, Mat
 
-FLOOR, REACHED, MEAN, FALL = "loss above the tail of M", "not at the minimum", "mean loss after a step", "no growth"
+FLOOR, REACHED, MEAN, FALL = (
+    "loss above the tail of M",
+    "not at the minimum",
+    "mean loss after a step",
+    "no growth",
+)
 
 
 def value(k: Kit, x: Instance, V: Mat) -> Any:
@@ -73,7 +78,7 @@ def after_draws(k: Kit, x: Instance) -> Any:
 
 
 def corner(k: Kit, x: Instance) -> None:
-    """u = v = e_1, and a step that is not negative."""
+    """U = v = e_1, and a step that is not negative."""
     first = k.unit(x.V.shape[0], 1, 0, 0)
     k.given("u = v = e_1", k.all_(k.eq(x.u, first), k.eq(x.v, first)))
     k.given("gamma >= 0", k.le(k.num(0), x.gamma))
@@ -107,13 +112,18 @@ def every_entry_shrinks(payload: Json) -> str | None:
     """A complaint unless each entry's mean square falls by the factor, for every step up to the largest.
 
     An entry of weight d moves, when its row is drawn, by the factor 1 - 2 gamma d. The gap
-    (1 - 2 gamma / 3) - (2 + (1 - 2 gamma d)^2) / 3 is (2 gamma / 3)(2 d - 1 - 2 gamma d^2), whose last factor is linear in gamma.
+    (1 - 2 gamma / 3) - (2 + (1 - 2 gamma d)^2) / 3 is (2 gamma / 3)(2 d - 1 - 2 gamma d^2), whose last factor is
+    linear in gamma.
     """
-    if Fraction(payload["largest step"]) < Fraction(1, 20) or sorted(payload["weights"]) != sorted(entry_weights()["weights"]):
+    if Fraction(payload["largest step"]) < Fraction(1, 20) or sorted(payload["weights"]) != sorted(
+        entry_weights()["weights"]
+    ):
         return "these are not the weights and the steps of the example"
     for weight in payload["weights"]:
         d = Fraction(weight)
-        if any(2 * d - 1 - 2 * gamma * d * d < 0 for gamma in (Fraction(0), Fraction(payload["largest step"]))):
+        if any(
+            2 * d - 1 - 2 * gamma * d * d < 0 for gamma in (Fraction(0), Fraction(payload["largest step"]))
+        ):
             return f"an entry of weight {d} need not shrink for steps up to {payload['largest step']}"
     return None
 
@@ -126,10 +136,26 @@ def minimiser() -> list[list[str]]:
 FIRST = [["1"], ["0"], ["0"]]
 CORNER: Json = {"u": FIRST, "v": FIRST}
 TWO_CHAINS: Json = {
-    "M": minimiser(), "B1": [["-1/2"], ["-1/2"], ["-1/2"]], "A1": [["1", "1", "1"]], "B2": [["9/20"], ["0"], ["0"]], "A2": [["1", "0", "0"]], **CORNER,
-}  # fmt: skip
-RANK_ONE: Json = {**TWO_CHAINS, "M": [["1", "0", "0"]] + [["0"] * 3] * 2, "B1": FIRST, "A1": [["1", "0", "0"]]}
-DIAGONAL: Json = {"M": [["2", "0"], ["0", "1"]], "K": [["2", "0"], ["0", "0"]], "u": [["1"], ["0"]], "v": [["1"], ["0"]], "r": 1}
+    "M": minimiser(),
+    "B1": [["-1/2"], ["-1/2"], ["-1/2"]],
+    "A1": [["1", "1", "1"]],
+    "B2": [["9/20"], ["0"], ["0"]],
+    "A2": [["1", "0", "0"]],
+    **CORNER,
+}
+RANK_ONE: Json = {
+    **TWO_CHAINS,
+    "M": [["1", "0", "0"]] + [["0"] * 3] * 2,
+    "B1": FIRST,
+    "A1": [["1", "0", "0"]],
+}
+DIAGONAL: Json = {
+    "M": [["2", "0"], ["0", "1"]],
+    "K": [["2", "0"], ["0", "0"]],
+    "u": [["1"], ["0"]],
+    "v": [["1"], ["0"]],
+    "r": 1,
+}
 ONE_ENTRY: Json = {"V": [["0", "0", "0"], ["0", "1", "0"], ["0", "0", "0"]], "gamma": "1/20", **CORNER}
 IN_CORNER: Json = {"V": [["1", "0", "0"], ["0", "0", "0"], ["0", "0", "0"]], "gamma": "1/5", **CORNER}
 
@@ -144,13 +170,21 @@ ADAPTER = Setting(
     free=lambda d: {"M": (d["n"], d["n"]), "K": (d["n"], d["n"])},
     build=lambda k, t, d: Instance(M=t.M, K=t.K, u=unit(k, d["n"]), v=unit(k, d["n"]), r=d["r"]),
     letters=lambda k: Instance(
-        M=k.letter("M", "n", "m"), K=k.letter("K", "n", "m"), u=k.letter("u", "n", 1), v=k.letter("v", "m", 1), r="r"
+        M=k.letter("M", "n", "m"),
+        K=k.letter("K", "n", "m"),
+        u=k.letter("u", "n", 1),
+        v=k.letter("v", "m", 1),
+        r="r",
     ),
     boundary=[DIAGONAL],
 )
 FACTORS = Setting(
     dims=[{"n": 2}, {"n": 3}],
-    free=lambda d: {"M": (d["n"], d["n"]), **{f"B{i}": (d["n"], 1) for i in (1, 2)}, **{f"A{i}": (1, d["n"]) for i in (1, 2)}},
+    free=lambda d: {
+        "M": (d["n"], d["n"]),
+        **{f"B{i}": (d["n"], 1) for i in (1, 2)},
+        **{f"A{i}": (1, d["n"]) for i in (1, 2)},
+    },
     build=lambda k, t, d: Instance({**t, "u": unit(k, d["n"]), "v": unit(k, d["n"])}),
     boundary=[TWO_CHAINS],
 )
@@ -164,7 +198,10 @@ DRAWS = Setting(
 CLAIM = Claim(
     id="peso/rac_counterexample",
     source=source("the example with Diag(10, 1, ..., 1)"),
-    sentence="On a quadratic of a 3 x 3 matrix with weights 10, 1, ..., 1 and r = 1, LoRA and chains of LoRA fail and RAC-LoRA converges.",
+    sentence=(
+        "On a quadratic of a 3 x 3 matrix with weights 10, 1, ..., 1 and r = 1, LoRA and chains of LoRA fail and "
+        "RAC-LoRA converges."
+    ),
     headline=(
         "One LoRA fails for every step and RAC-LoRA converges for steps up to 1 / L; but two chains of LoRA can reach the "
         "minimiser, and RAC-LoRA diverges for large steps."
@@ -193,7 +230,12 @@ CLAIM = Claim(
             evidence=Counterexample(TWO_CHAINS),
             scope="the minimiser of the example as a sum of two products; which chains a run finds depends on its steps",
             controls=(
-                Control("one chain, a minimiser of rank one", statement=one_chain_fails, drop=("rank M = 2",), instance=RANK_ONE),
+                Control(
+                    "one chain, a minimiser of rank one",
+                    statement=one_chain_fails,
+                    drop=("rank M = 2",),
+                    instance=RANK_ONE,
+                ),
                 Control("one chain", kind="true", statement=one_chain_fails),
             ),
         ),
@@ -235,7 +277,12 @@ CLAIM = Claim(
                 sharp=ONE_ENTRY,
             ),
             controls=(
-                Control("the repair without its hypothesis", statement=converges, drop=("gamma <= 1/20",), instance=IN_CORNER),
+                Control(
+                    "the repair without its hypothesis",
+                    statement=converges,
+                    drop=("gamma <= 1/20",),
+                    instance=IN_CORNER,
+                ),
                 Control("the repair", kind="true", statement=converges),
             ),
         ),
