@@ -95,10 +95,15 @@ class Slice:
 
     def read(self, weight: Tensor) -> Tensor:
         """A copy of the slice with its own dense storage."""
+        if self.contiguous:
+            return self.view(weight).clone(memory_format=torch.contiguous_format)
         return weight.index_select(self.axis, self.index(weight.device))
 
     def write(self, weight: Tensor, values: Tensor) -> None:
         """Puts `values` into the slice of `weight`."""
+        if self.contiguous:
+            self.view(weight).copy_(values)
+            return
         weight.index_copy_(self.axis, self.index(weight.device), values.to(weight.dtype))
 
     def add(self, weight: Tensor, values: Tensor) -> None:

@@ -79,11 +79,32 @@ class ClaLayer(SliceLayer):
             )
             raise ValueError(msg)
         where.check(self.base_layer.weight, self.layer_name)
-        finished, values = self.slices[adapter_name], self.current(adapter_name).clone()
+        finished, known = self.slices[adapter_name], self.trace_columns.get(adapter_name)
+        if self._in_place == adapter_name and (known is None or not known.overlaps(finished)):
+            self._end_in_place(adapter_name, finished, known)
+        else:
+            self._end_by_rewriting(adapter_name, finished, known)
+        self._begin(adapter_name, where)
+        self.place()
+
+    def _end_in_place(self, adapter_name: str, finished: Slice, known: Slice | None) -> None:
+        """Ends a link on fresh columns: their values are in the weight already and stay there."""
+        pretrained, tuned = self.anchor[adapter_name], self.current(adapter_name).clone()
+        columns = finished
+        if known is not None:
+            columns = Slice(COLUMNS, (*known.positions, *finished.positions))
+            pretrained = torch.cat([self.trace_pretrained[adapter_name], pretrained], dim=1)
+            tuned = torch.cat([self.cla_trace[adapter_name], tuned], dim=1)
+        self.trace_columns[adapter_name] = columns
+        self.trace_pretrained[adapter_name], self.cla_trace[adapter_name] = pretrained, tuned
+        self._in_place, self._traced = None, [adapter_name]
+
+    def _end_by_rewriting(self, adapter_name: str, finished: Slice, known: Slice | None) -> None:
+        """Ends a link whose block is not in place or lies on columns of the trace."""
+        values = self.current(adapter_name).clone()
         self.lift()
-        known = self.trace_columns.get(adapter_name)
-        columns = dict.fromkeys([*(known.positions if known else ()), *finished.positions])
         tuned = None if known is None else self.cla_trace[adapter_name]
+        columns = dict.fromkeys([*(known.positions if known else ()), *finished.positions])
         self._leave_trace(adapter_name, Slice(COLUMNS, tuple(columns)))
         trace, weight = self.trace_columns[adapter_name], self.base_layer.weight.detach()
         if known is not None:
@@ -92,8 +113,6 @@ class ClaLayer(SliceLayer):
         finished.write(weight, values)
         self.cla_trace[adapter_name].copy_(trace.read(weight))
         self._traced = [adapter_name]
-        self._begin(adapter_name, where)
-        self.place()
 
     def _begin(self, adapter_name: str, where: Slice) -> None:
         weight = self.base_layer.weight.detach()
