@@ -92,6 +92,7 @@ def printed_assumption(k: Kit, x: Instance) -> None:
     """With Assumption 4.1 for output channels So, as it is printed."""
     s = quantities(k, x)
     reach = k.proj(x.H @ k.cols(k.eye(x.H.shape[1]), x.Outputs))
+    k.given("eps > 0", k.lt(k.num(0), x.eps2))
     k.given("Assumption 4.1", k.le(k.fro2(reach @ s.shift), x.eps2 * s.E_o_pre))
     k.claim("E_o(column form)", k.le(k.fro2((x.Bo - x.W - s.F) @ x.Si), (1 + 3 * x.eps2) * s.E_o_pre))
 
