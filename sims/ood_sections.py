@@ -169,8 +169,8 @@ def finite(block: Block) -> dict[str, Array]:
     """Risks after training on n samples: observed and, where theory has them, predicted means.
 
     `METHOD.in`, `METHOD.out` observed; `METHOD.in.mean`, `METHOD.out.mean` predicted seed by seed: exact for S2FT
-    and full tuning, leading order in 1/n for LoRA in distribution. With steps in the run, gradient descent's
-    outcome stands in place of the closed form on the samples.
+    and full tuning, leading order in 1/n for LoRA in distribution. With steps in the run, `METHOD.in.trained` and
+    `METHOD.out.trained` are gradient descent's outcome on the same samples.
     """
     task, n, k = block.task, block.samples, Floats()
     rng = parallel.stream(block.run.seed, block.part, block.index)
@@ -178,12 +178,9 @@ def finite(block: Block) -> dict[str, Array]:
     Sxx, Syx = networks.moments(batch, rng, n)
     x = batch.instance(k)
     s = setting.quantities(k, x)
-    if block.run.steps:
-        fits = {m: k.mat(F[-1]) for m, F in trained(batch, Sxx, Syx, block.run, rng).items()}
-    else:
-        y = risks.empirical(k, x, k.mat(Sxx), k.mat(Syx))
-        sample = setting.quantities(k, y)
-        fits = {method: fit(k, y, sample) for method, fit in risks.FITS.items()}
+    y = risks.empirical(k, x, k.mat(Sxx), k.mat(Syx))
+    sample = setting.quantities(k, y)
+    fits = {method: fit(k, y, sample) for method, fit in risks.FITS.items()}
     rank_A = min(task.widths[: task.tuned])
     out: dict[str, Array] = {}
     for method, fit in risks.FITS.items():
@@ -199,6 +196,10 @@ def finite(block: Block) -> dict[str, Array]:
             inside, outside = risks.variance_linear(k, x, s, reach, n, rank_A)
             out[f"{method}.in.mean"] = risks.risk_in(k, x, F) + inside
             out[f"{method}.out.mean"] = risks.risk_out(k, x, F) + outside
+    if block.run.steps:
+        for method, path in trained(batch, Sxx, Syx, block.run, rng).items():
+            out[f"{method}.in.trained"] = risks.risk_in(k, x, k.mat(path[-1]))
+            out[f"{method}.out.trained"] = risks.risk_out(k, x, k.mat(path[-1]))
     return out
 
 
