@@ -439,6 +439,10 @@ class Exact(Kit):
             keep = keep + chosen @ self.pinv(chosen)
         return A @ keep
 
+    def arithmetic(self) -> Exact:
+        """The kit for rational matrices inside an enclosure; a search may take a faster one."""
+        return Exact()
+
     def _enclosed_part(self, A: Mat, r: int) -> Mat:
         """SVD_r with irrational singular spaces, as entrywise enclosures.
 
@@ -448,7 +452,7 @@ class Exact(Kit):
         |X_11 - I| <= |E| + |X_12|^2 and likewise X_22, while |X_12| <= |K| / (sqrt2 gap). Altogether
         |X - sign(T)|_F <= 2 |E|_F + (|K|_F / gap)^2 + |K|_F / gap.
         """
-        plain = Exact()
+        plain = self.arithmetic()
         M = plain.mat([[Fraction(str(v)) for v in row] for row in self.data(A)], A.shape)
         G, n = M.T @ M, M.shape[1]
         upper, lower = Real.of(plain.eig(G, r)), Real.of(plain.eig(G, r + 1))
@@ -480,7 +484,8 @@ class Exact(Kit):
         def entry(i: int, j: int) -> Real:
             def enclose(bits: int) -> tuple[Fraction, Fraction]:
                 Y, radius = part(bits)
-                return Y.data[i][j] - radius, Y.data[i][j] + radius
+                value = plain.e(Y, i, j)
+                return value - radius, value + radius
 
             return Real(enclose)
 
@@ -494,7 +499,7 @@ class _Irrational(Exception):
 def _sign_iterate(kit: Exact, T: Mat, bits: int) -> Mat:
     """Newton-Schulz iteration for sign(T) on dyadic rationals, to about `bits` bits."""
     grid = 1 << (bits + 20)
-    bound = max(sum(abs(v) for v in row) for row in T.data)
+    bound = max(sum(abs(v) for v in row) for row in kit.data(T))
     X: Mat = (1 / bound) * T
     identity = kit.eye(T.shape[0])
     for _ in range(400):
@@ -503,7 +508,7 @@ def _sign_iterate(kit: Exact, T: Mat, bits: int) -> Mat:
             return X
         Y = Fraction(1, 2) * (X @ (3 * identity - X @ X))
         Y = Fraction(1, 2) * (Y + Y.T)
-        X = kit.make([[Fraction(round(v * grid), grid) for v in row] for row in Y.data], Y.shape)
+        X = kit.make([[Fraction(round(v * grid), grid) for v in row] for row in kit.data(Y)], Y.shape)
     msg = "the iteration for the singular space did not converge"
     raise Undecided(msg)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
@@ -161,7 +161,25 @@ class TiedFlint(_Ties, Flint):
 
 
 class TiedExact(_Ties, Exact):
-    """The trusted arithmetic with drawn choices at ties; what it chooses is verified as a witness."""
+    """Fractions, for irrational entries, with drawn choices at ties; rational spectra are left to flint."""
+
+    def arithmetic(self) -> Exact:
+        return Flint()
+
+    def _counter(self, S: Mat) -> Callable[[Fraction], tuple[int, int]]:
+        flint = Flint()
+        return flint._counter(flint.mat(self.data(S), S.shape))
+
+    def _rational_eigenvalues(self, S: Mat) -> list[Fraction] | None:
+        flint = Flint()
+        return flint._rational_eigenvalues(flint.mat(self.data(S), S.shape))
+
+    def inertia(self, S: Mat) -> tuple[int, int, int]:
+        flint = Flint()
+        try:
+            return flint.inertia(flint.mat(self.data(S), S.shape))
+        except NotHere:  # irrational entries: the parent knows what to say
+            return super().inertia(S)
 
 
 class Certifier:
