@@ -176,6 +176,7 @@ def one(settings: Settings, checkpoint_every: int, row: str | None, bars: bool =
             raise UserError(str(error)) from error
         run.save()
         records.write(run, body, row)
+        (run.folder / "checkpoint.pt").unlink(missing_ok=True)  # full tuning leaves gigabytes
         say(f"{prefix}record {_shown(path)}")
         return store.read_record(path)
 

@@ -118,6 +118,7 @@ def test_killed_runs_continue_bit_for_bit(tmp_path):
     subprocess.run(command, env=environment("whole"), capture_output=True, check=True)
     (resumed,), (whole,) = records_in(tmp_path / "killed"), records_in(tmp_path / "whole")
     assert resumed.read_bytes() == whole.read_bytes()
+    assert not (resumed.parent / "checkpoint.pt").exists()
     adapters = [path.parent / "adapter" / "adapter_model.safetensors" for path in (resumed, whole)]
     assert adapters[0].read_bytes() == adapters[1].read_bytes()
 
