@@ -158,9 +158,9 @@ def commutators_below_199_percent(k, x):
 
 
 @lemma(False, plain("A", 3, 4), "narrow", "large")
-def the_nuclear_norm_below_39_tenths(k, x):
+def the_nuclear_norm_below_3995_thousandths(k, x):
     """Needs four nearly equal singular values: nuc^2 <= rank fro^2."""
-    k.claim("flat", k.le(k.sq(k.nuc(x.A)), k.num("39/10") * k.fro2(x.A)))
+    k.claim("flat", k.le(k.sq(k.nuc(x.A)), k.num("3995/1000") * k.fro2(x.A)))
 
 
 @lemma(False, psd("AB", 3, 4), "large")
@@ -206,9 +206,9 @@ def ranks_cancel_at_most_seven(k, x):
     k.claim("cancel", k.le(k.rank(x.A) + k.rank(x.B), 7 + k.rank(x.A + x.B)))
 
 
-@lemma(False, plain("ABC", 3, 4), "thin", "large", "tie")
+@lemma(False, plain("ABC", 3, 4), "large")
 def a_triple_product_loses_at_most_six(k, x):
-    """Frobenius: the loss is at most 2n, reached only by ranks that sum to 7 or 8 at n = 4."""
+    """The loss is at most 2n, which is 8 at n = 4."""
     loss = k.rank(x.A) + k.rank(x.B) + k.rank(x.C) - k.rank(x.A @ x.B @ x.C)
     k.claim("loss", k.le(loss, 6))
 
