@@ -10,8 +10,8 @@ The proof takes the mean of H at every step as if it were drawn anew and indepen
 - A frozen (Asymmetric LoRA, random-cLA): false from T = 4 on |W|^2 / 2 with m = 2, r = 1: whatever H does not
   see stays. What converges at that rate is the trained part, |grad L H|^2, without lam.
 - A kept for the steps of a chain (RAC-LoRA, c3LA in random order): false for two chains of two steps. True with the
-  gradients at the starts of the chains and their number in place of T. The proof is one step, at which H is independent of W_t,
-  and a second, standing for the later ones: each is a step of thm_2_frozen again, which only lowers the loss.
+  gradients at the starts of the chains and their number in place of T. The proof is one step, at which H is
+  independent of W_t, and a second for the later ones, each a step of thm_2_frozen, which only lowers the loss.
 """
 
 from __future__ import annotations
@@ -38,25 +38,12 @@ from theory.lora_variants.descent import (
 from theory.lora_variants.setting import source
 
 
-def sizes(
-    *runs: tuple[int, int], shapes: Any = ((1, 1, 1), (1, 1, 2), (2, 1, 2), (1, 2, 2))
-) -> list[dict[str, Any]]:
-    """Sizes (n, r, draws) for each run of so many chains of so many steps."""
-    return [
-        {"n": n, "r": r, "draws": draws, "chains": chains, "steps": steps}
-        for chains, steps in runs
-        for n, r, draws in shapes
-    ]
-
-
-def regime(*runs: tuple[int, int], steps: int, boundary: Any) -> Setting:
-    """The setting of one regime; `steps` is how long a draw is kept in a proof."""
+def regime(*some: tuple[int, int, int, int, int], steps: int, boundary: Any) -> Setting:
+    """The setting of one regime, for sizes (n, r, draws, chains, steps); in a proof a draw is kept for `steps`."""
+    names = ("n", "r", "draws", "chains", "steps")
+    dims = [dict(zip(names, one, strict=True)) for one in some]
     return Setting(
-        dims=sizes(*runs),
-        free=descent.free,
-        build=descent.build,
-        letters=letters_of(steps),
-        boundary=boundary,
+        dims=dims, free=descent.free, build=descent.build, letters=letters_of(steps), boundary=boundary
     )
 
 
@@ -66,7 +53,13 @@ NEARLY_ONE = run(1, 1, "99/100", ("1",))
 # -- A frozen ---------------------------------------------------------------------------------------------------
 FROZEN_ALL, FROZEN_PROOF = run(1, 4, "5/6"), run(1, 4, "4/5")
 FROZEN = regime(
-    (1, 1), (1, 2), (1, 3), (1, 4), (1, 6), steps=1, boundary=[ONE_BLOCK, NEARLY_ONE, run(1, 3, "9/10")]
+    (1, 1, 1, 1, 1),
+    (1, 1, 2, 1, 3),
+    (1, 1, 2, 1, 4),
+    (2, 1, 2, 1, 3),
+    (1, 2, 2, 1, 5),
+    steps=1,
+    boundary=[ONE_BLOCK, NEARLY_ONE, run(1, 3, "9/10")],
 )
 FROZEN_REPAIR = Repair(
     sentence=(
@@ -86,7 +79,15 @@ FROZEN_CONTROLS = (
 
 # -- A kept for a chain -------------------------------------------------------------------------------------------
 CHAIN_ALL, CHAIN_PROOF = run(2, 3, "4/5"), run(2, 2, "19/20")
-CHAIN = regime((2, 1), (1, 2), (2, 2), (2, 3), steps=2, boundary=[ONE_BLOCK, run(2, 1, "9/10")])
+CHAIN = regime(
+    (1, 1, 1, 2, 1),
+    (1, 1, 2, 1, 2),
+    (1, 1, 2, 2, 2),
+    (1, 1, 2, 2, 3),
+    (2, 1, 2, 2, 2),
+    steps=2,
+    boundary=[ONE_BLOCK, run(2, 1, "9/10")],
+)
 CHAIN_REPAIR = Repair(
     sentence=(
         "over c chains, of whatever length, the mean of |grad L|^2 at the starts of the chains is at most "
@@ -105,7 +106,14 @@ CHAIN_CONTROLS = (
 )
 
 # -- A drawn at every step ----------------------------------------------------------------------------------------
-FRESH = regime((1, 1), (2, 1), (3, 1), steps=1, boundary=[ONE_BLOCK, NEARLY_ONE])
+FRESH = regime(
+    (1, 1, 1, 1, 1),
+    (1, 1, 2, 2, 1),
+    (2, 1, 2, 2, 1),
+    (1, 2, 2, 3, 1),
+    steps=1,
+    boundary=[ONE_BLOCK, NEARLY_ONE],
+)
 TOO_LARGE = run(1, 1, "1/2", ("1",), lam="4", E=[["1"]])
 
 CLAIMS = (
