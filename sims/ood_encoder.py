@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from sims import descent, encoder, networks, parallel
-from sims.ood_report import ALIGNMENTS, notes, phase_figure, phase_rows
+from sims.ood_figures import phase_figure
+from sims.ood_report import ALIGNMENTS, notes, phase_rows
 from sims.ood_sections import Run
 from sims.present import BadInput, Row, compared, counted, numbers, show, worst_z
 from theory.kits.floats import Floats

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from sims import descent, networks, ood_sections, parallel
+from sims import descent, ood_sections
 from sims.networks import Task
-from sims.ood_sections import METHODS, TOLERANCE, Run
-from sims.present import Row, compared, counted, number, numbers, show, tested, worst_z
+from sims.ood_figures import crossover_figure, curve_figure, phase_figure, sample_figure, sweep_figure
+from sims.ood_sections import CLEAR, METHODS, TOLERANCE, Run
+from sims.present import Row, compared, counted, number, show, tested, worst_z
 from theory.s2ft import risks
 
 Array = np.ndarray
@@ -19,7 +19,6 @@ ALIGNMENTS = [round(0.1 * i - 0.2, 1) for i in range(15)]  # -0.2 ... 1.2
 SHARES = [0.01, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 0.99]
 SAMPLES = (24, 48, 96, 192, 384)  # n, times the width over 16
 GAP, TOLD = "E_o(S2FT) - E_o(LoRA)", "winners predicted"
-CLEAR = 0.01  # of the pretrained risk: nearer to a tie, what gradient descent has not finished decides
 CLAIMS = [
     "phase_law",
     "ood_crossover",
@@ -214,64 +213,6 @@ def phase_rows(grid: dict[str, Any], label: str = "") -> list[Row]:
     return rows
 
 
-def phase_figure(grid: dict[str, Any]) -> dict[str, Any]:
-    """The phase diagram with the two predicted lines."""
-    return {
-        "name": "phase",
-        "title": "Below t = 1/2 the method that learns less wins, above it the other",
-        "kind": "heatmap",
-        "caption": (
-            "Mean of E_o(S2FT) - E_o(LoRA) after gradient descent; blue: S2FT is better. The phase law says that the "
-            "sign changes exactly on the two lines, at t = 1/2 and at equal gains."
-        ),
-        "x": {"label": "shift alignment t", "values": numbers(grid["alignments"])},
-        "y": {
-            "label": "gain of S2FT / gain of LoRA",
-            "values": numbers([row["ratio"] for row in grid["rows"]]),
-        },
-        "z": {
-            "label": "E_o(S2FT) - E_o(LoRA), in units of the pretrained risk",
-            "scale": "diverging",
-            "values": [numbers([gap.mean() for gap in row["gaps"]]) for row in grid["rows"]],
-        },
-        "series": tie_curve(grid),
-        "lines": [{"x": 0.5, "label": "t = 1/2"}, {"y": 1.0, "label": "equal gains"}],
-    }
-
-
-def tie_curve(grid: dict[str, Any]) -> list[dict[str, Any]]:
-    """Where each row's tie is predicted, for fits that were not trained to the end."""
-    low, high = grid["alignments"][0], grid["alignments"][-1]
-    inside = [row for row in grid["rows"] if "tie" in row and low <= row["tie"] <= high]
-    x, y = numbers([row["tie"] for row in inside]), numbers([row["ratio"] for row in inside])
-    return [{"label": "tie of the trained fits", "role": "predicted", "x": x, "y": y}] if inside else []
-
-
-def crossover_figure(got: dict[str, Array]) -> list[dict[str, Any]]:
-    """Each task's own alignment at which the two methods tie: predicted and observed."""
-    with np.errstate(divide="ignore", invalid="ignore"):  # equal gains: no tie, no point in the figure
-        observed = got["gap.0"] / (got["gap.0"] - got["gap.1"])
-    clear = np.flatnonzero(np.abs(got["S2FT.gain"] - got["LoRA.gain"]) > CLEAR)
-    if not len(clear):
-        return []
-    shown = clear[np.argsort(got["crossover"][clear])][:: max(1, len(clear) // 200)]
-    x = numbers(got["crossover"][shown])
-    return [
-        {
-            "name": "crossover",
-            "title": "The alignment at which LoRA starts to win, predicted for each task",
-            "kind": "scatter",
-            "x": {"label": "predicted t of the tie"},
-            "y": {"label": "observed t of the tie"},
-            "series": [
-                {"label": "trained networks", "x": x, "y": numbers(observed[shown])},
-                {"label": "exact prediction", "role": "predicted", "x": [x[0], x[-1]], "y": [x[0], x[-1]]},
-            ],
-            "lines": [{"x": 0.5, "label": "its mean over shifts, 1/2"}],
-        }
-    ]
-
-
 def sample_rows(task: Task, got: dict[int, dict[str, Array]]) -> list[Row]:
     """Means over data: z where the prediction is exact, none where it is a leading order."""
     rows = []
@@ -297,53 +238,6 @@ def descended_rows(run: Run, n: int, got: dict[str, Array]) -> list[Row]:
         for method in METHODS
         for side, name in (("in", "E_i"), ("out", "E_o"))
     ]
-
-
-def sample_figure(got: dict[int, dict[str, Array]]) -> dict[str, Any]:
-    """Risk against the number of samples."""
-    series = []
-    for method in METHODS:
-        mean = [part[f"{method}.in"].mean() for part in got.values()]
-        error = [
-            part[f"{method}.in"].std(ddof=1) / np.sqrt(len(part[f"{method}.in"])) for part in got.values()
-        ]
-        series.append({"label": method, "x": list(got), "y": numbers(mean), "stderr": numbers(error)})
-        if all(f"{method}.in.mean" in part for part in got.values()):
-            y = numbers([part[f"{method}.in.mean"].mean() for part in got.values()])
-            series.append({"label": method, "role": "predicted", "x": list(got), "y": y})
-    return {
-        "name": "samples",
-        "title": "What n samples cost each method",
-        "kind": "line",
-        "x": {"label": "training samples n", "scale": "log"},
-        "y": {"label": "in-distribution risk / pretrained risk", "scale": "log"},
-        "series": series,
-        "lines": [{"y": 1.0, "label": "pretrained"}],
-    }
-
-
-def curve_figure(run: Run, starts: dict[str, dict[str, Array]]) -> dict[str, Any]:
-    """Training curves, and the closed forms that they should reach."""
-    main = starts[run.start]
-    steps = list(run.steps)
-    series = []
-    for method in METHODS:
-        series.append({"label": method, "x": steps, "y": numbers(main[f"{method}.curve"].mean(axis=0) + 0.0)})
-        end = number(max(main[f"{method}.in"].mean(), 0.0))
-        series.append({"label": method, "role": "predicted", "x": [steps[0], steps[-1]], "y": [end, end]})
-    for how, part in starts.items():
-        if how != run.start:
-            series.append(
-                {"label": f"LoRA, {how} start", "x": steps, "y": numbers(part["LoRA.curve"].mean(axis=0))}
-            )
-    return {
-        "name": "training",
-        "title": "Gradient descent on its way to the closed forms",
-        "kind": "line",
-        "x": {"label": "gradient steps", "scale": "log"},
-        "y": {"label": "in-distribution risk / pretrained risk"},
-        "series": series,
-    }
 
 
 def start_rows(run: Run, starts: dict[str, dict[str, Array]]) -> list[Row]:
@@ -389,42 +283,6 @@ def sweep(run: Run, task: Task, name: str, values: list[int]) -> dict[int, dict[
     return {
         v: ood_sections.compute(ood_sections.closed, small, replace(base, **{name: v}), first + v)
         for v in values
-    }
-
-
-def sweep_figure(name: str, points: dict[int, dict[str, Array]]) -> dict[str, Any]:
-    """What a bound says along the sweep, beside what it bounds."""
-    x = list(points)
-    if name == "residual_rank":
-        title = "LoRA's bias, the printed bound on it, and the repaired one"
-        label, shown = (
-            "rank R of what the layer can still learn",
-            ["thm_f10_bias|printed (11)", "thm_f10_bias|repaired"],
-        )
-    else:
-        title = "The biases of S2FT and LoRA against the number of tuned channels"
-        label, shown = (
-            "channels s that S2FT tunes (R = 2 r)",
-            ["lemma_f14_right|printed", "lemma_f14_right|repaired"],
-        )
-    methods = ["LoRA"] if name == "residual_rank" else ["LoRA", "S2FT"]
-    series: list[dict[str, Any]] = [
-        {"label": f"E_i({m})", "x": x, "y": numbers([got[f"{m}.in"].mean() for got in points.values()])}
-        for m in methods
-    ]
-    for bound in shown:
-        y = numbers([got[f"bound.{bound}"][:, 1].mean() for got in points.values()])
-        series.append({"label": bound.replace("|", ", "), "role": "bound", "x": x, "y": y})
-    for curve in series:  # a risk of 0 has no place on a logarithmic axis
-        curve["y"] = [v if v else None for v in curve["y"]]
-    axis = {"label": "in-distribution risk / pretrained risk", "scale": "log"}
-    return {
-        "name": f"bounds-{name}",
-        "title": title,
-        "kind": "line",
-        "x": {"label": label},
-        "y": axis,
-        "series": series,
     }
 
 
@@ -486,7 +344,9 @@ def headline(rows: list[Row], task: Task, got: dict[str, Array]) -> str:
     if any(row["predicted"] for row in told):
         right, total = sum(r["simulated"] for r in told), sum(r["predicted"] for r in told)
         words = f"Theory named the better of S2FT and LoRA out of distribution in {right} of {total} trained tasks; "
-    return f"{words}{tests} means that theory predicts exactly lie within {worst_z(rows):.1f} standard errors."
+    return (
+        f"{words}{tests} means that theory predicts exactly lie within {worst_z(rows):.1f} standard errors."
+    )
 
 
 def notes() -> list[str]:
@@ -501,49 +361,3 @@ def notes() -> list[str]:
         "its last step shows as the difference of simulated and predicted in the rows without z.",
         "A broken bound is a hint, not a verdict: verdicts are the claims' records, with exact instances.",
     ]
-
-
-def bench(task: Task, run: Run) -> None:
-    """Print gradient steps of LoRA a second, all processes together, beside a plain loop over seeds."""
-    steps = 3000
-    seeds = 256 * run.jobs
-    measured = replace(run, seeds=seeds, steps=(steps,))
-    work = ood_sections.blocks(measured, task, 900)
-    parallel.run(_descend, work[: run.jobs], run.jobs)  # starts the processes
-    begun = time.perf_counter()
-    parallel.run(_descend, work, run.jobs)
-    rate = seeds * steps / (time.perf_counter() - begun)
-    plain = _plain_rate(task)
-    print(f"batched, {run.jobs} processes: {rate:,.0f} seed-steps/s")
-    print(f"plain loop over seeds, one process: {plain:,.0f} seed-steps/s; gain {rate / plain:.1f}")
-
-
-def _problem(block: ood_sections.Block) -> tuple[networks.Batch, descent.Quadratic, descent.Factors]:
-    rng = parallel.stream(block.run.seed, block.part, block.index)
-    batch = networks.draw(block.task, rng, block.size)
-    Sig = batch["Si"] @ batch["Si"]
-    problem = descent.quadratic(batch["H"], batch["L"], Sig, batch["D"] @ Sig)
-    return batch, problem, descent.start(problem, block.task.rank, "usual", rng)
-
-
-def _descend(block: ood_sections.Block) -> float:
-    """Seed-steps a second of one block."""
-    _, problem, factors = _problem(block)
-    begun = time.perf_counter()
-    for _ in descent.low_rank(problem, factors, block.run.steps):
-        pass
-    return block.size * block.run.steps[-1] / (time.perf_counter() - begun)
-
-
-def _plain_rate(task: Task, seeds: int = 8, steps: int = 200) -> float:
-    """Seed-steps a second of the loop that one writes first: each seed alone, gradients by hand."""
-    batch, _, _ = _problem(ood_sections.Block(Run(), task, 901, 0, seeds))
-    rng = np.random.default_rng(0)
-    begun = time.perf_counter()
-    for i in range(seeds):
-        H, L, D, Sig = batch["H"][i], batch["L"][i], batch["D"][i], batch["Si"][i] @ batch["Si"][i]
-        U, V = np.zeros((task.m, task.rank)), rng.standard_normal((task.k, task.rank)) / 10
-        for _ in range(steps):
-            G = H.T @ ((H @ U @ V.T @ L - D) @ Sig) @ L.T
-            U, V = U - 0.01 * G @ V, V - 0.01 * G.T @ U
-    return seeds * steps / (time.perf_counter() - begun)

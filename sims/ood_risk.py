@@ -24,7 +24,7 @@ import sys
 import time
 from dataclasses import fields
 
-from sims import assets, descent, networks, ood_encoder, ood_report
+from sims import assets, descent, networks, ood_bench, ood_encoder, ood_report
 from sims.networks import BadSetting, Task
 from sims.ood_sections import Run
 from sims.present import BadInput, Parser, guarded, save
@@ -176,7 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
     name = record_name(options)
     run = run_of(options)
     if options.bench:
-        ood_report.bench(task_of(options), run)
+        ood_bench.bench(task_of(options), run)
         return
     if options.weights == "minilm":
         rank = 8 if options.rank is None else options.rank

@@ -18,6 +18,7 @@ from theory.s2ft import risks, setting
 
 Array = np.ndarray
 METHODS = tuple(risks.FITS)
+CLEAR = 0.01  # of the pretrained risk: nearer to a tie, what gradient descent has not finished decides
 TOLERANCE = 1e-7  # of the pretrained risk, which is 1: rounding in the closed forms, times condition numbers
 
 
