@@ -202,10 +202,12 @@ class _Log:
         self.classes: dict[str, bool] = {}
         self.trend: list[Json] = []
         self.hits: list[TaskResult] = []
+        self.evaluations = 0
 
     def add(self, part: TaskResult) -> None:
         key = (part.stage, repr(part.sizes))
         self.by_key.setdefault(key, StageReport(part.stage, part.sizes)).add(part)
+        self.evaluations += part.tried + part.exact
         for name, hit in part.classes.items():
             self.classes[name] = self.classes.get(name, False) or hit
         self.trend += part.trend
@@ -271,6 +273,8 @@ def _look(
                 log.add(part)
                 if part.hit is not None:
                     return part, task.size
+                if log.evaluations >= budget:  # small budgets: the fixed parts of the stages add up
+                    return None
     return None
 
 

@@ -102,3 +102,24 @@ def test_a_missing_file_and_an_unknown_reading_are_bad_input(run, tmp_path):
     result = run("falsify", written(tmp_path, GOOD), "--reading", "nothing")
     assert result.exit_code == 2
     assert "no statement named like" in result.stderr
+
+
+def test_an_interrupted_search_prints_what_it_has_and_ends_with_three(run, tmp_path):
+    text = GOOD.replace("def statement(k, x):", "calls = []\n\ndef statement(k, x):\n    calls.append(1)")
+    text = text.replace("x.A @ x.B, x.B @ x.A", "x.A + x.B, x.B + x.A")
+    text += "    if len(calls) > 100:\n        raise KeyboardInterrupt\n"
+    result = run("falsify", written(tmp_path, text), "--jobs", "1", "--json")
+    assert result.exit_code == 3
+    report = json.loads(result.stdout)
+    assert report["interrupted"]
+    assert report["evaluations"] > 0
+
+
+@pytest.mark.slow
+def test_the_benchmarks_print_ratios_and_leave_a_record(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PEFTPROOF_REPORTS", str(tmp_path))
+    result = run("bench")
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "records" / "bench" / "theory.json").read_text(encoding="utf-8"))
+    assert {row["task"] for row in record["exact"]} == {"projector", "rank", "inverse"}
+    assert "times faster" in result.output
