@@ -31,7 +31,7 @@ SHORT = {
     "undecided": "? undecided",
 }
 # A certificate longer than this is linked, not printed.
-LONGEST_CERTIFICATE = 3000
+LONGEST_CERTIFICATE = 600
 
 
 def _texts(value: Any) -> tuple[str, list[str]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from reports import claim_pages, figures, notation, run_pages
+from reports import claim_pages, figures, notation, questions, run_pages
 from reports.store import (
     Record,
     RecordError,
@@ -84,6 +84,10 @@ def build() -> tuple[dict[Path, str], dict[Path, Record]]:
             benchmarks=run_pages.index_lines([row for row in rows if row["kind"] == "bench"]),
         )
     }
+    asked = questions.answers(claims, simulators)
+    pages[root / "what_holds.md"] = environment.get_template("what_holds.md.j2").render(
+        **shared, questions=asked
+    )
     for paper in papers:
         template = environment.get_template("paper.md.j2")
         pages[root / f"{paper['name']}.md"] = template.render(**shared, paper=paper)
