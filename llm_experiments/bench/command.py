@@ -56,12 +56,23 @@ def command(
     import torch
 
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    training_steps(
-        model, arms, bases, rounds=rounds, length=seq, batch=batch, device=device, dtype=dtype, seed=seed,
-        resident=resident, record=record,
-    )  # fmt: skip
+    begun = time.monotonic()
+    body = training_steps(
+        model,
+        arms,
+        bases,
+        rounds=rounds,
+        length=seq,
+        batch=batch,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+        resident=resident,
+    )
+    _keep(body, record, begun)
     if switching:
-        adapter_switching(SWITCH_SIZES, rounds=rounds, device=device, dtype=dtype, record=record)
+        begun = time.monotonic()
+        _keep(adapter_switching(SWITCH_SIZES, rounds=rounds, device=device, dtype=dtype), record, begun)
 
 
 def _names(text: str, option: str) -> list[str]:
@@ -141,19 +152,22 @@ def training_steps(
     dtype: str = "float32",
     seed: int = 0,
     resident: bool = False,
-    record: bool = True,
-    name: str | None = None,
     until: float = float("inf"),
 ) -> dict[str, Any]:
-    """Measures, prints and records one comparison; returns the record's content.
+    """Measures one comparison; returns the record's content.
 
     Args:
         model: see `shapes.source`.
-        arms, bases, rounds, length, batch, device, seed, until: see `rounds.measure`.
+        arms: keys of `ARMS`.
+        bases: keys of `BASES`.
+        rounds: steps that are timed.
+        length: tokens a sequence.
+        batch: sequences a step.
+        device: `cpu`, `cuda` or `cuda:N`.
         dtype: of the weights.
         resident: measure peak resident memory too (processor and float32 only).
-        record: whether to write the record.
-        name: of the record; by default made from the settings.
+        seed: of tokens, order of the rounds and methods.
+        until: value of `time.monotonic()` after which no further round starts.
     """
     import torch
 
@@ -163,7 +177,6 @@ def training_steps(
     from llm_experiments.models import DTYPES
     from llm_experiments.records import environment
 
-    begun = time.monotonic()
     origin = source(model, DTYPES[dtype], seed)
     found = measure(
         origin,
@@ -184,17 +197,12 @@ def training_steps(
     }  # fmt: skip
     hardware = machine.get("gpu") or machine["processor"]
     where = f"{origin.label}, batch {batch} x {length} tokens, {dtype}, {hardware}"
-    identity = (
-        name or f"training_step/{origin.name}-batch{batch}-seq{length}-{dtype}-{device.partition(':')[0]}"
-    )
+    identity = f"training_step/{origin.name}-batch{batch}-seq{length}-{dtype}-{device.partition(':')[0]}"
     body = report.body(found, identity, settings, origin.provenance, machine, where)
     if resident:
         body["tables"]["Peak resident memory, a process for each arm"] = _resident(
             found, model, batch, length, torch.get_num_threads(), device, dtype
         )
-    show(body)
-    if record:
-        _write(identity, body, time.monotonic() - begun)
     return body
 
 
@@ -231,22 +239,19 @@ def adapter_switching(
     rounds: int,
     device: str = "cpu",
     dtype: str = "float32",
-    record: bool = True,
-    name: str | None = None,
 ) -> dict[str, Any]:
-    """Measures, prints and records what fusing an adapter costs; returns the record's content."""
+    """Measures what fusing an adapter costs; returns the record's content."""
     import torch
 
     from llm_experiments.bench.switching import CHANNELS, RANK, measure_switching
     from llm_experiments.models import DTYPES
     from llm_experiments.records import environment
 
-    begun = time.monotonic()
     say("switching adapters")
     table = measure_switching(sizes, rounds=rounds, device=device, dtype=DTYPES[dtype])
     machine = environment(device, torch.get_num_threads())
     last = table[-1]
-    identity = name or f"switching/{dtype}-{device.partition(':')[0]}"
+    identity = f"switching/{dtype}-{device.partition(':')[0]}"
     body = {
         "id": identity,
         "headline": (
@@ -269,9 +274,6 @@ def adapter_switching(
         ],
         "claims": ["s2ft/switch_exactness"],
     }  # fmt: skip
-    show(body)
-    if record:
-        _write(identity, body, time.monotonic() - begun)
     return body
 
 
@@ -285,7 +287,8 @@ def show(body: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    # Wide tables are cut by a narrow terminal; a file or a pipe gets them whole.
+    console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(body["headline"], highlight=False)
     for title, rows in body["tables"].items():
         table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
@@ -297,10 +300,13 @@ def show(body: dict[str, Any]) -> None:
         console.print(table)
 
 
-def _write(identity: str, body: dict[str, Any], seconds: float) -> None:
+def _keep(body: dict[str, Any], record: bool, begun: float) -> None:
+    """Prints the tables and, with `record`, writes the record and its sidecar."""
     from reports import store
 
-    path = store.record_path("bench", identity)
-    store.write_record(path, body)
-    store.write_run(path, seconds=seconds)
-    say(f"record {path.name}; `python -m reports` makes its page")
+    show(body)
+    if record:
+        path = store.record_path("bench", body["id"])
+        store.write_record(path, body)
+        store.write_run(path, seconds=time.monotonic() - begun)
+        say(f"record bench/{body['id']}.json; `python -m reports` makes its page")

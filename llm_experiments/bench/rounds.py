@@ -14,6 +14,7 @@ from llm_experiments.bench.shapes import Source
 from llm_experiments.bench.step import Memory, Step, flops, gpu_peak, memory
 
 LEAST_ROUNDS = 3
+TIME_IS_UP = "not run: time was up"
 
 
 @dataclass
@@ -26,7 +27,6 @@ class Measured:
         flops: see `step.flops`; None under torch.compile, whose operators torch does not count.
         memory: see `step.memory`; None under torch.compile for the same reason.
         gpu_peak: bytes, on a GPU.
-        loss: of the first step, nats.
         failed: why there are no numbers, if there are none.
     """
 
@@ -38,7 +38,6 @@ class Measured:
     flops: dict[str, int] | None = None
     memory: Memory | None = None
     gpu_peak: int | None = None
-    loss: float | None = None
     failed: str = ""
 
 
@@ -64,11 +63,12 @@ def measure(
         model: what to build.
         arms: keys of `ARMS`.
         bases: keys of `BASES`.
-        batch, length: sequences a step, tokens a sequence.
+        batch: sequences a step.
+        length: tokens a sequence.
         rounds: steps that are timed, after two that are not.
         device: `cpu`, `cuda` or `cuda:N`.
         seed: of tokens, order and methods.
-        until: value of `time.monotonic()` after which no further round starts (three are always made).
+        until: value of `time.monotonic()` after which no further arm or round starts (three rounds are made).
         say: receives a line of text at each stage.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -78,6 +78,9 @@ def measure(
     for base in bases:
         for name in arms:
             result = found[name, base] = Measured(name, base)
+            if time.monotonic() > until:
+                result.failed = TIME_IS_UP
+                continue
             say(f"preparing {name} ({base})")
             try:
                 network = model.build().to(device)
@@ -86,10 +89,11 @@ def measure(
                     ids = torch.randint(vocabulary, (batch, length), generator=generator).to(device)
                 step = Step(ARMS[name], network, base, ids, seed)
                 result.trainable = step.built.trainable
-                result.loss = float(step())
-                if "compiled" not in base:
+                if "compiled" in base:
+                    step()
+                    step()
+                else:
                     result.flops, result.memory = flops(step), memory(step)
-                step()
                 if device.startswith("cuda"):
                     result.gpu_peak = gpu_peak(step)
                 steps[name, base] = step
