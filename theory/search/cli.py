@@ -34,6 +34,9 @@ def falsify(
     budget: Annotated[int, typer.Option(min=1, help="Evaluations allowed (a count).")] = 200_000,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same outcome, for any number of jobs.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Worker processes.")] = max(1, min(2, os.cpu_count() or 1)),
+    beyond: Annotated[
+        bool, typer.Option("--beyond", help="Free every entry of the instance: only stated hypotheses bind.")
+    ] = False,
     reading: Annotated[
         str | None, typer.Option(help="Search only statements whose name contains this.")
     ] = None,
@@ -46,6 +49,7 @@ def falsify(
 
     Exit status 0: nothing found; 1: a counterexample; 2: bad input; 3: interrupted, partial result printed.
     """
+    from theory.search.beyond import widen
     from theory.search.engine import falsify as search
     from theory.search.loader import BadFile, load
 
@@ -68,7 +72,7 @@ def falsify(
 
             report = search(
                 target.statement,
-                target.setting,
+                widen(target.setting) if beyond else target.setting,
                 budget=budget,
                 seed=seed,
                 jobs=jobs,

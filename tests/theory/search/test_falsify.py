@@ -10,7 +10,7 @@ import pytest
 from theory.claim import Setting
 from theory.instances import gram
 from theory.protocol import Instance, NotHere
-from theory.search import falsify, lines, points, quadratic
+from theory.search import falsify, lines, points, quadratic, widen
 from theory.search.certify import cost, roundings
 from theory.search.problem import Problem
 
@@ -138,6 +138,22 @@ def test_the_setting_s_own_boundary_instances_come_first():
     boundary = [{"A": [["1", "0"], ["0", "1"]], "B": [["1", "0"], ["0", "1"]]}]
     setting = Setting(SQUARE.dims, SQUARE.free, SQUARE.build, boundary=boundary)
     assert falsify(traces_multiply, setting).found["stage"] == "boundary instances"
+
+
+def test_what_build_never_makes_is_found_beyond_it():
+    def full_rank(k, x):
+        k.given("H psd", k.psd(x.H))
+        k.claim("full rank", k.eq(k.rank(x.H), x.H.shape[0]))
+
+    setting = Setting(
+        [{"n": 2}],
+        lambda d: {"C": (2, 2)},
+        lambda k, t, d: Instance(H=gram(t.C) + k.eye(2), g=k.e(t.C, 0, 0), S=(1,)),
+    )
+    assert falsify(full_rank, setting, budget=3_000).found is None
+    found = falsify(full_rank, widen(setting), budget=3_000).found
+    assert found["instance"]["S"] == [1]
+    assert set(found["instance"]) == {"H", "g", "S"}
 
 
 def test_own_families_are_searched():
