@@ -5,7 +5,7 @@ Points W_i with gradients G_i and values f_i (i = 0, ..., N) belong to a differe
 
     f_i >= f_j + <G_i + G_j, W_i - W_j> / 2 + |G_i - G_j|^2 / 4 - |W_i - W_j|^2 / 4,
 
-and then there is one whose infimum is min_i (f_i - |G_i|^2 / 2), which no such loss can undercut from above.
+and then there is one whose infimum is min_i (f_i - |G_i|^2 / 2), the highest that such a loss can have.
 Source: Taylor, Hendrickx, Glineur, "Smooth strongly convex interpolation", Mathematical Programming 161 (2017),
 Theorem 4; Drori, Shamir, "The complexity of finding stationary points with stochastic gradient descent" (2020).
 

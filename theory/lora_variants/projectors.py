@@ -3,9 +3,10 @@
 Source: LoRA past, present, future, Section 3.2 and Proposition 4. A (r x m), H (m x m), E = mean of H.
 
 `lambda_min_gaussian`: Gaussian A. A law of A that no signed permutation of the columns changes makes E a multiple of
-I, whose trace is r, the rank of A: E = (r / m) I. The paper prints r / n_i with A in R^{r x m_i} (section 2); that is
-right only in the shapes of Proposition 4, where A is r x n. Checked as the mean over all signed permutations of any
-one A, an identity for every law with that symmetry, Gaussian or not.
+I: sign changes make the entries off the diagonal vanish, exchanges of columns make those on it equal, both proved for
+every size. Its trace is r, the rank of A, so E = (r / m) I. The paper prints r / n_i with A in R^{r x m_i} (section 2);
+that is right only in the shapes of Proposition 4, where A is r x n. Checked also as the mean over all signed
+permutations of any one A, an identity for every law with that symmetry, Gaussian or not.
 
 `prop_4`: A is one of k coordinate blocks A^j = [0_{r x jr} | I_r | 0]. True when j runs from 0 to k - 1, each as likely.
 As printed j runs from 1 to k: block k lies outside the matrix and block 0 never comes; the k - 1 blocks that exist
@@ -16,15 +17,21 @@ the next H is known, and lambda_min of its conditional mean, which the proof of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import permutations, product
 from typing import Any
 
 from theory.claim import Claim, Control, Json, Reading, Repair, Setting
-from theory.evidence import Counterexample, Identity
+from theory.evidence import Counterexample, Identity, WordProof
 from theory.lora_variants.setting import source
 from theory.protocol import Instance, Kit, Mat
 
+APART, SIGN, EXCHANGE, TAKES = (
+    "i is not j",
+    "sign change of column i",
+    "exchange of i and j",
+    "S takes j to i",
+)
 SCALAR, SMALLEST, FULL = "E = (r/m) I", "lambda_min(E)", "A has full rank"
 
 
@@ -99,6 +106,75 @@ GAUSSIAN = Setting(
     boundary=[factor(1, 1, 1), factor(1, 2, 2)],
 )
 WITH_ROWS = factor(1, 2, 1)
+
+
+def sign_changes(k: Kit, x: Instance) -> None:
+    """E commutes with I - 2 u u', so v'E u = 0 for every v orthogonal to u (written with u' behind it)."""
+    k.given(APART, k.eq(x.v.T @ x.u, k.zeros(1, 1)))
+    k.given(SIGN, k.eq(x.E @ x.u @ x.u.T, x.u @ x.u.T @ x.E))
+    k.claim("off the diagonal", k.eq(x.v.T @ x.E @ x.u @ x.u.T, k.zeros(1, x.E.shape[0])))
+
+
+def off_diagonal(k: Kit, x: Instance) -> None:
+    """A weaker statement: (v'E u)(u'u) = 0."""
+    sign_changes(k, x)
+    k.claim("times the length", k.eq(x.v.T @ x.E @ x.u @ x.u.T @ x.u, k.zeros(1, 1)))
+
+
+def sign_changes_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
+    """V'E u u' = v'u u'E = 0."""
+    k.use(APART)
+    k.use(SIGN)
+    return {}
+
+
+def exchanges(k: Kit, x: Instance) -> None:
+    """S'E S = E for an S that takes v to u, so u'E u = v'E v."""
+    k.given(EXCHANGE, k.eq(x.S.T @ x.E @ x.S, x.E))
+    k.given(TAKES, k.eq(x.u, x.S @ x.v))
+    k.claim("on the diagonal", k.eq(x.u.T @ x.E @ x.u, x.v.T @ x.E @ x.v))
+
+
+def both_diagonals(k: Kit, x: Instance) -> None:
+    """A weaker statement: their sum is twice the one."""
+    k.given(EXCHANGE, k.eq(x.S.T @ x.E @ x.S, x.E))
+    k.given(TAKES, k.eq(x.u, x.S @ x.v))
+    one, other = x.u.T @ x.E @ x.u, x.v.T @ x.E @ x.v
+    k.claim("sum", k.eq(one + other, 2 * one))
+
+
+def exchanges_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
+    """U'E u = v'S'E S v."""
+    k.use(EXCHANGE)
+    k.use(TAKES)
+    return {}
+
+
+def build_symmetric(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
+    """E that commutes with the sign change of column i and the exchange of i and j."""
+    m, i, j = d["m"], d["i"], d["j"]
+    order = list(range(m))
+    order[i], order[j] = j, i
+    S = k.cols(k.eye(m), order)
+    others = k.eye(m) - k.unit(m, m, i, i) - k.unit(m, m, j, j)
+    E = others @ t.C @ others + k.e(t.c, 0, 0) * (k.eye(m) - others)
+    return Instance(E=E, S=S, u=k.unit(m, 1, i, 0), v=k.unit(m, 1, j, 0))
+
+
+def two_columns(E: list[list[str]]) -> Json:
+    """Two columns and their exchange."""
+    return {"E": E, "S": [["0", "1"], ["1", "0"]], "u": [["1"], ["0"]], "v": [["0"], ["1"]]}
+
+
+SYMMETRIC = Setting(
+    dims=[{"m": 2, "i": 0, "j": 1}, {"m": 3, "i": 2, "j": 0}],
+    free=lambda d: {"C": (d["m"], d["m"]), "c": (1, 1)},
+    build=build_symmetric,
+    letters=lambda k: Instance(
+        E=k.letter("E", "m", "m"), S=k.letter("S", "m", "m"), u=k.letter("u", "m", 1), v=k.letter("v", "m", 1)
+    ),
+    boundary=[two_columns([["1", "0"], ["0", "1"]])],
+)
 
 
 # -- prop_4 -----------------------------------------------------------------------------------------------------
@@ -224,6 +300,30 @@ CLAIMS = (
                     Control("right side larger by 1/1000", tighten="1/1000", instance=factor(1, 1, 1)),
                     Control("A without full rank", drop=(FULL,), instance={"A": [["0", "0"]], "n": 2}),
                     Control("tr E = r", kind="true", statement=trace_of_the_mean),
+                ),
+            ),
+            Reading(
+                name="sign changes of columns",
+                sentence="If sign changes of the columns leave the law of A as it is, E[H] is diagonal.",
+                statement=sign_changes,
+                setting=SYMMETRIC,
+                evidence=WordProof(sign_changes_proof),
+                scope="every size and pair of columns",
+                controls=(
+                    Control("no sign change", drop=(SIGN,), instance=two_columns([["1", "1"], ["1", "1"]])),
+                    Control("times the length of u", kind="true", statement=off_diagonal),
+                ),
+            ),
+            Reading(
+                name="exchanges of columns",
+                sentence="If exchanges of columns leave the law of A as it is, the diagonal of E[H] is constant.",
+                statement=exchanges,
+                setting=SYMMETRIC,
+                evidence=WordProof(exchanges_proof),
+                scope="every size and pair of columns",
+                controls=(
+                    Control("no exchange", drop=(EXCHANGE,), instance=two_columns([["1", "0"], ["0", "2"]])),
+                    Control("the sum of the two", kind="true", statement=both_diagonals),
                 ),
             ),
         ),

@@ -20,7 +20,7 @@ from typing import Any
 
 from theory.claim import Claim, Control, Reading, Repair, Setting
 from theory.evidence import Counterexample, WordProof
-from theory.lora_variants import descent
+from theory.lora_variants import descent, long_chain
 from theory.lora_variants.descent import (
     LOWEST,
     every_iterate,
@@ -180,6 +180,30 @@ CLAIMS = (
                 scope="the same loss and sizes, two chains of two steps",
                 repair=CHAIN_REPAIR,
                 controls=CHAIN_CONTROLS,
+            ),
+            Reading(
+                name="every iterate of long chains",
+                sentence=(
+                    "Over c chains of s steps the mean of |grad L|^2 over all iterates is at most "
+                    "(2 Delta / (gamma (2 - gamma L_G) c)) (2 / lam + gamma^2 L_G^2 s) (ours)."
+                ),
+                statement=long_chain.statement,
+                setting=long_chain.SETTING,
+                evidence=WordProof(long_chain.proof),
+                scope=(
+                    "within a chain, one step after any number of steps, of every smooth loss; the chains add up by "
+                    "the repairs of this claim and of thm_2_frozen"
+                ),
+                sharp=long_chain.start(1),
+                controls=(
+                    Control(
+                        "right side smaller by 3/5",
+                        tighten="3/5",
+                        only=long_chain.TOTAL,
+                        instance=long_chain.start(1),
+                    ),
+                    Control("the first square alone", kind="true", statement=long_chain.weaker),
+                ),
             ),
         ),
     ),
