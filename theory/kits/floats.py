@@ -142,6 +142,8 @@ class Floats(Kit):
 
     def sqrtm(self, S: Mat, label: str) -> Mat:
         values, V = np.linalg.eigh((S.data + np.swapaxes(S.data, 1, 2)) / 2)
+        # the root of rounding noise would survive RCOND in a later pseudo-inverse
+        values = np.where(values < 1e-13 * np.abs(values).max(axis=1, keepdims=True, initial=0), 0, values)
         return self.wrap((V * np.sqrt(np.maximum(values, 0))[:, None]) @ np.swapaxes(V, 1, 2))
 
     def svd_r(self, A: Mat, r: int, label: str) -> Mat:
