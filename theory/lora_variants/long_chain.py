@@ -8,8 +8,8 @@ A step moves by -gamma G U U' for the chain's U (m x r). After t steps: D the wa
     total <= 2 t |W Q|^2 + gamma^2 t^2 moving,   |D|^2 <= gamma^2 t moving,
 
 by induction: one more step after any number (the second bound at t = 1 is the step itself). With
-moving <= 2 Delta_chain / (gamma (2 - gamma)) (thm_2_frozen) and the gain lam |W Q|^2 in mean (thm_2_chain), the mean over all T = c s iterates of c chains of s steps is at most
-(2 Delta / (gamma (2 - gamma) c)) (2 / lam + gamma^2 s).
+moving <= 2 Delta_chain / (gamma (2 - gamma)) (thm_2_frozen) and the gain lam |W Q|^2 in mean (thm_2_chain), the mean
+over all T = c s iterates of c chains of s steps is at most (2 Delta / (gamma (2 - gamma) c)) (2 / lam + gamma^2 s).
 """
 
 from __future__ import annotations
