@@ -44,7 +44,7 @@ def _paired(works: Mapping[str, tuple[Callable[..., Any], int]], rounds: int = R
 
 
 def _spectral_tail(A: np.ndarray) -> Any:
-    U, s, Vt = np.linalg.svd(A)
+    U, s, Vt = np.linalg.svd(A, full_matrices=False)
     rest = A - (U[..., :, :4] * s[..., None, :4]) @ Vt[..., :4, :]
     return np.abs((rest**2).sum((-1, -2)) - (s[..., 4:] ** 2).sum(-1))
 

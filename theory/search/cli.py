@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 INTERRUPTED = 3
@@ -106,7 +107,7 @@ def _print(console: Console, name: str, report: Any) -> None:
     if report.found:
         found = report.found
         console.print(
-            f"{name}: [red]refuted[/red] by {found['stage']} at {_sizes(found['sizes'])}", markup=True
+            f"{escape(name)}: [red]refuted[/red] by {found['stage']} at {_sizes(found['sizes'])}", markup=True
         )
         for part, value in found["instance"].items():
             console.print(f"  {part} = {_shown(value)}", markup=False)
@@ -148,7 +149,7 @@ def _print(console: Console, name: str, report: Any) -> None:
     for reason in reasons[:6]:
         console.print(f"  could not be used somewhere: {reason}", markup=False)
     for error, count in report.errors.items():
-        console.print(f"  [red]fault[/red] of the statement, {count} times:", error, markup=True)
+        console.print(f"  [red]fault[/red] of the statement, {count} times: {escape(error)}", markup=True)
     if report.classes["never_hit"] and not report.found:
         console.print(
             "  never hit (excluded or missed): " + "; ".join(report.classes["never_hit"]), markup=False

@@ -3,7 +3,8 @@
 TEMPLATE = '''"""The statement in one sentence: the trace of a product of psd matrices is at most the product of traces.
 
 Run `python -m theory falsify {name}`. Exit status 1: a counterexample was found (it is printed, shrunk and
-certified exactly); 0: none was found, and the report says how hard it was looked.
+certified exactly); 0: none was found, and the report says how hard it was looked. With --beyond the search
+leaves `build` aside: every entry of the instance is free, and only the hypotheses stated below bind.
 """
 
 from theory import instances

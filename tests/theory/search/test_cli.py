@@ -123,3 +123,11 @@ def test_the_benchmarks_print_ratios_and_leave_a_record(run, tmp_path, monkeypat
     record = json.loads((tmp_path / "records" / "bench" / "theory.json").read_text(encoding="utf-8"))
     assert {row["task"] for row in record["exact"]} == {"projector", "rank", "inverse"}
     assert "times faster" in result.output
+
+
+def test_the_default_budget_is_the_search_s_own():
+    from inspect import signature
+
+    from theory.search import DEFAULT_BUDGET
+
+    assert signature(cli.falsify).parameters["budget"].default == DEFAULT_BUDGET
