@@ -12,6 +12,8 @@ import typer
 from llm_experiments.errors import UserError
 
 DEFAULT_ARMS = ("full", "floor", "lora", "dora", "s2ft", "lora16", "cla_factor", "cla")
+BUSY = 0.5  # load average of the minute before, above which the record says that the machine was not free
+BUSY_NOTE = "absolute times are inflated and quartiles wide; repeat on a free machine for times."
 SWITCH_SIZES = (1024, 2048, 4096, 8192)
 
 
@@ -177,6 +179,7 @@ def training_steps(
     from llm_experiments.models import DTYPES
     from llm_experiments.records import environment
 
+    load = os.getloadavg()[0]
     origin = source(model, DTYPES[dtype], seed)
     found = measure(
         origin,
@@ -190,7 +193,7 @@ def training_steps(
         until=until,
         say=say,
     )
-    machine = environment(device, torch.get_num_threads())
+    machine = environment(device, torch.get_num_threads()) | {"load_before": round(load, 1)}
     settings = {
         "model": origin.label, "batch": batch, "seq": length, "rounds": rounds, "dtype": dtype, "device": device,
         "threads": torch.get_num_threads(), "seed": seed,
@@ -199,6 +202,8 @@ def training_steps(
     where = f"{origin.label}, batch {batch} x {length} tokens, {dtype}, {hardware}"
     identity = f"training_step/{origin.name}-batch{batch}-seq{length}-{dtype}-{device.partition(':')[0]}"
     body = report.body(found, identity, settings, origin.provenance, machine, where)
+    if device == "cpu" and load > BUSY:
+        body["notes"].insert(0, f"The machine did other work (load {load:.1f} before the start): {BUSY_NOTE}")
     if resident:
         body["tables"]["Peak resident memory, a process for each arm"] = _resident(
             found, model, batch, length, torch.get_num_threads(), device, dtype

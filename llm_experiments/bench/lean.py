@@ -119,7 +119,8 @@ class _ChunkedLoss(torch.autograd.Function):
             if grad_states is not None:
                 torch.mm(grad, weight, out=grad_states[begin : begin + CHUNK])
             if grad_weight is not None:
-                grad_weight.addmm_(grad.T, part)
+                # not addmm_, which torch's counter of operations does not know
+                torch.addmm(grad_weight, grad.T, part, out=grad_weight)
         ctx.save_for_backward(grad_states, grad_weight)
         return total / count
 
