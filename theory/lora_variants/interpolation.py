@@ -19,7 +19,7 @@ with |.|^2), so the loss is 1-smooth. Weight 1 on j gives F(W_j) <= F_j; boundin
 tangent at H_j / 2 turns F(W_j) >= F_j into the condition above, for every i. The quadratic |w - c_j|^2 + e_j lies
 above F and touches it at W_j, so the gradient there is H_j, and that of the loss G_j. Finally
 |w - c|^2 - |w|^2 / 2 = |w - 2 c|^2 / 2 - |c|^2 with |c|^2 <= sum a_i |c_i|^2, hence
-loss >= min_i (e_i - |c_i|^2) = min_i (f_i - |G_i|^2 / 2).
+loss >= min_i (e_i - |c_i|^2) = min_i (f_i - |G_i|^2 / 2), attained at W_i - G_i for the i of the minimum.
 """
 
 from __future__ import annotations

@@ -303,10 +303,7 @@ CLAIM = Claim(
             statement=data_iterates_of_the_proof,
             setting=DATA,
             evidence=Counterexample(THREE_BLOCKS),
-            scope=(
-                "three blocks of one column, T = 9, a smooth loss of the last two, given by its data on the run; "
-                "performance estimation finds no violation for two blocks and T <= 15"
-            ),
+            scope="three blocks of one column, T = 9, a smooth loss of the last two, given by its data on the run",
             controls=DATA_CONTROLS,
         ),
         Reading(
@@ -324,8 +321,8 @@ CLAIM = Claim(
             statement=iterates_of_the_proof,
             setting=TWO_BLOCKS,
             evidence=Search(
-                "no proof known to us for every T; performance estimation gives exactly the printed bound at "
-                "gamma = 1 / L_G for T <= 12, for convex and nonconvex losses alike"
+                "no proof known to us for every T; performance estimation (theory.search.pep) gives the printed bound "
+                "itself for two blocks, a few steps and gamma = 1 / L_G, for nonconvex losses too"
             ),
             scope="k = 2",
             sharp=LAST_OF_TWO,

@@ -8,7 +8,8 @@ W_0, ..., W_(T-1): two readings. Symbols: `descent`.
 The proof takes the mean of H at every step as if it were drawn anew and independently of W_t.
 - Fresh A at every step: true, for every size, law and smooth loss; 2 / gamma sharpens to 1 / (gamma (1 - gamma L_G / 2)).
 - A frozen (Asymmetric LoRA, random-cLA): false from T = 4 on |W|^2 / 2 with m = 2, r = 1: whatever H does not
-  see stays. What converges at that rate is the trained part, |grad L H|^2, without lam.
+  see stays. What converges at that rate is the trained part, |grad L H|^2, without lam. On this loss only E[H] = I / 2
+  matters, so Gaussian A (m = 2, r = 1) gives the same numbers as the two coordinate blocks, here and for chains.
 - A kept for the steps of a chain (RAC-LoRA, c3LA in random order): false for two chains of two steps. True with the
   gradients at the starts of the chains and their number in place of T. The proof is one step, at which H is
   independent of W_t, and a second for the later ones, each a step of thm_2_frozen, which only lowers the loss.

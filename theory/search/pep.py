@@ -1,6 +1,7 @@
-"""Performance estimation by PEPit: the worst mean squared gradient of randomised block descent, as a number.
+"""Performance estimation by PEPit: the worst mean squared gradient of block descent, as a number.
 
-It finds; what certifies is the exact identity of `theory.peso.pep_certificate`.
+It finds; what certifies are exact multipliers (`theory.peso.pep_certificate`) or exact data of a smooth loss
+(`theory.lora_variants.thm_2_cyclic`).
 """
 
 from __future__ import annotations
@@ -16,12 +17,7 @@ def worst_mean_gradient(blocks: int, steps: int, gamma: float) -> float:
         steps: Number of steps; the scenario tree has blocks^0 + ... + blocks^steps nodes.
         gamma: The step.
     """
-    from PEPit import PEP
-    from PEPit.functions import SmoothFunction
-
-    problem = PEP()
-    f = problem.declare_function(SmoothFunction, L=1.0)
-    partition = problem.declare_block_partition(d=blocks)
+    f, problem, partition = _smooth_loss(blocks)
     level: list[Any] = [problem.set_initial_point()]
     start, total = None, 0
     for depth in range(steps + 1):
@@ -36,3 +32,27 @@ def worst_mean_gradient(blocks: int, steps: int, gamma: float) -> float:
         level = children
     problem.set_performance_metric(total / steps)
     return float(problem.solve(verbose=0))
+
+
+def worst_cyclic_gradient(blocks: int, steps: int, gamma: float) -> float:
+    """The same for the blocks in the order 0, 1, ..., blocks - 1, 0, ...; the mean over W_0, ..., W_(steps-1)."""
+    f, problem, partition = _smooth_loss(blocks)
+    point, start, total = problem.set_initial_point(), None, 0
+    for number in range(steps + 1):
+        gradient, value = f.oracle(point)
+        start = value if start is None else start
+        problem.add_constraint(start - value + gradient**2 / 2 <= 1)
+        if number < steps:
+            total = total + gradient**2
+            point = point - gamma * partition.get_block(gradient, number % blocks)
+    problem.set_performance_metric(total / steps)
+    return float(problem.solve(verbose=0))
+
+
+def _smooth_loss(blocks: int) -> tuple[Any, Any, Any]:
+    """A 1-smooth loss, its problem and the partition of its weights."""
+    from PEPit import PEP
+    from PEPit.functions import SmoothFunction
+
+    problem = PEP()
+    return problem.declare_function(SmoothFunction, L=1.0), problem, problem.declare_block_partition(d=blocks)
