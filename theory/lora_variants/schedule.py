@@ -214,7 +214,7 @@ LAYERS = [
     for m in range(1, k * r + 1)
 ]
 EPOCHS = Setting(
-    dims=[layer(E, k, k) for E in (1, 2, 3) for k in (1, 2, 3)],
+    dims=[layer(E, k, m) for E in (1, 2, 3) for k in (1, 2, 3) for m in (k, k + 1)],
     free=lambda d: {"none": (1, 1)},
     build=lambda k, t, d: Instance(d),
 )
@@ -238,7 +238,9 @@ FIRST = Control("the first column", kind="true", statement=first_block)
 
 
 def changed(k: Kit, x: Instance) -> None:
-    """One weight, one chain: it differs after the run."""
+    """The weights differ after the run."""
+    k.given("gamma > 0", k.lt(k.num(0), x.gamma))
+    k.given("alpha > 0", k.lt(k.num(0), x.scale))
     *_, (_, after, _) = run(k, x, repaired_starts(x.steps, x.chains))
     k.claim("changed", k.lt(k.num(0), k.fro2(after - x.W)))
 
@@ -254,7 +256,7 @@ def summed_gradient(k: Kit, x: Instance) -> None:
 
 def build_weights(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
     """Any start, symmetric curvature, step and factor."""
-    numbers = {name: k.e(t[name], 0, 0) for name in ("gamma", "scale")}
+    numbers = {name: 1 / (1 + k.sq(k.e(t[name], 0, 0))) for name in ("gamma", "scale")}
     return Instance({**d, **numbers, "W": t.W, "Q": t.C + t.C.T})
 
 
@@ -409,7 +411,7 @@ CLAIMS = (
                 statement=changed,
                 setting=WEIGHTS,
                 evidence=Counterexample(weight("0")),
-                scope="one weight at the minimum of w^2 / 2",
+                scope="one weight at the minimum of w^2 / 2; such starts are exceptional",
                 repair=Repair(
                     sentence="its change is -gamma (alpha/r)^2 times the sum of its gradient over the chain of its block",
                     statement=summed_gradient,
