@@ -248,7 +248,7 @@ def adapter_switching(
     """Measures what fusing an adapter costs; returns the record's content."""
     import torch
 
-    from llm_experiments.bench.switching import CHANNELS, RANK, measure_switching
+    from llm_experiments.bench.switching import CHANNELS, FORMS, RANK, measure_switching
     from llm_experiments.models import DTYPES
     from llm_experiments.records import environment
 
@@ -271,7 +271,20 @@ def adapter_switching(
         },
         "machine": machine,
         "tables": {"Microseconds of one fuse, median": table},
-        "figures": [],
+        "figures": [
+            {
+                "name": "fuse",
+                "kind": "line",
+                "title": "One fuse of an adapter into a d x d weight",
+                "caption": "LoRA's product grows with d squared, S2FT's slice with d.",
+                "x": {"label": "d", "scale": "log"},
+                "y": {"label": "microseconds, median", "scale": "log"},
+                "series": [
+                    {"label": form, "x": [row["d"] for row in table], "y": [row[form] for row in table]}
+                    for form in FORMS
+                ],
+            }
+        ],
         "notes": [
             "lora_matmul_add computes B A and adds it; lora_addmm does both in one call in place. s2ft_index_add "
             "adds s rows at random places, s2ft_slice_add s neighbouring rows. r = 16 and s = 32: equal bytes.",

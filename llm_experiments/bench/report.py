@@ -59,20 +59,40 @@ def ratio_rows(found: Sequence[Measured]) -> list[Row]:
             a, b = by_key.get((over, base)), by_key.get((under, base))
             if a is None or b is None:
                 continue
-            row: Row = {"base": base, "ratio": f"{over} / {under}"}
-            for title, clock in (("time", "wall"), ("processor time", "cpu")):
-                low, middle, high = paired_ratio(getattr(a, clock), getattr(b, clock))
-                row |= {title: round(middle, 3), f"{title} quartiles": f"{low:.3f}-{high:.3f}"}
-            if a.memory is not None and b.memory is not None:
-                row["activations"] = _ratio(a.memory.activations, b.memory.activations)
-                row["memory"] = _ratio(a.memory.training, b.memory.training)
-                row["memory with added weights"] = _ratio(
-                    a.memory.training + a.memory.added, b.memory.training + b.memory.added
-                )
-            if a.gpu_peak is not None and b.gpu_peak is not None:
-                row["GPU peak"] = _ratio(a.gpu_peak, b.gpu_peak)
-            rows.append(row)
+            rows.append({"base": base, "ratio": f"{over} / {under}"} | _compared(a, b))
     return rows
+
+
+def base_rows(found: Sequence[Measured]) -> list[Row]:
+    """What other base-model code changes for every arm, against the first base."""
+    bases = list(dict.fromkeys(m.base for m in found))
+    by_key = {(m.arm, m.base): m for m in found if not m.failed}
+    rows = []
+    for base in bases[1:]:
+        for arm in dict.fromkeys(m.arm for m in found):
+            if (arm, base) in by_key and (arm, bases[0]) in by_key:
+                rows.append(
+                    {"ratio": f"{base} / {bases[0]}", "arm": arm}
+                    | _compared(by_key[arm, base], by_key[arm, bases[0]])
+                )
+    return rows
+
+
+def _compared(a: Measured, b: Measured) -> Row:
+    """Ratios of two measured steps of the same rounds."""
+    row: Row = {}
+    for title, clock in (("time", "wall"), ("processor time", "cpu")):
+        low, middle, high = paired_ratio(getattr(a, clock), getattr(b, clock))
+        row |= {title: round(middle, 3), f"{title} quartiles": f"{low:.3f}-{high:.3f}"}
+    if a.memory is not None and b.memory is not None:
+        row["activations"] = _ratio(a.memory.activations, b.memory.activations)
+        row["memory"] = _ratio(a.memory.training, b.memory.training)
+        row["memory with added weights"] = _ratio(
+            a.memory.training + a.memory.added, b.memory.training + b.memory.added
+        )
+    if a.gpu_peak is not None and b.gpu_peak is not None:
+        row["GPU peak"] = _ratio(a.gpu_peak, b.gpu_peak)
+    return row
 
 
 def target_rows(ratios: Sequence[Row]) -> list[Row]:
@@ -89,7 +109,8 @@ def target_rows(ratios: Sequence[Row]) -> list[Row]:
             entry: Row = {"base": base, "ratio": name, "of": quantity, "at most": most, "measured": value}
             if quantity == "time":
                 low, high = map(float, row["time quartiles"].split("-"))
-                entry["quartiles"] = row["time quartiles"]
+                entry |= {"quartiles": row["time quartiles"], "by processor time": row["processor time"]}
+                entry["its quartiles"] = row["processor time quartiles"]
                 if low <= most < high:
                     verdict += " in the median, not in the upper quartile" if value <= most else ""
             rows.append({**entry, "outcome": verdict})
@@ -115,6 +136,8 @@ def body(
     arms = dict.fromkeys(m.arm for m in found)
     bases = dict.fromkeys(m.base for m in found)
     tables = {"Arms": arm_rows(found), "Ratios, paired by round": ratios}
+    if changes := base_rows(found):
+        tables["What the base-model code changes"] = changes
     if targets := target_rows(ratios):
         tables["Targets"] = targets
     notes = [
