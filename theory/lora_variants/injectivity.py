@@ -16,6 +16,7 @@ not zero everywhere). The printed factor [Q^1 | ... | Q^k]^T (km x r) does not m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from theory import instances
@@ -94,6 +95,7 @@ CHAINS = Setting(
     letters=letters,
     boundary=[chains((0,), (1,), 2)],
 )
+WRAPPED = replace(CHAINS, dims=[{"n": 1, "m": 1, "one": (0,), "others": (0,)}, *CHAINS.dims])
 
 
 def slice_sizes(k: Kit, x: Instance) -> None:
@@ -286,6 +288,7 @@ CLAIMS = (
                 name="the shift wraps around, any k",
                 sentence="The same for a circulant shift and any number of chains.",
                 statement=any_blocks,
+                setting=WRAPPED,
                 evidence=Counterexample(chains((0,), (0,), 1)),
                 scope="one column, two chains",
                 repair=Repair(
