@@ -98,10 +98,11 @@ class Step:
 
 
 def flops(step: Step) -> dict[str, int]:
-    """Floating-point operations of one step by kind: `products` (linear layers) and `attention`.
+    """Floating-point operations of one step by kind.
 
-    Counted by torch as the operators run, 2 m n k for a product; normalisations, activations and the
-    optimizer are not counted.
+    `products` are the matrix products of linear layers, `attention` the fused attention kernels, `other` batched
+    products (some releases of transformers compute the angles of rotary embeddings by one). Counted by torch as
+    the operators run, 2 m n k for a product; normalisations, activations and the optimizer are not counted.
     """
     aten = torch.ops.aten
     # torch counts the attention kernels of GPUs but not the processor's own.
@@ -112,8 +113,9 @@ def flops(step: Step) -> dict[str, int]:
     with FlopCounterMode(display=False, custom_mapping=extra) as counter:
         step()
     total = counter.get_flop_counts()["Global"]
+    products = sum(total.get(op, 0) for op in (aten.mm, aten.addmm))
     attention = sum(n for op, n in total.items() if "attention" in str(op))
-    return {"products": sum(total.values()) - attention, "attention": attention}
+    return {"products": products, "attention": attention, "other": sum(total.values()) - products - attention}
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *rest: object, **named: object) -> int:
