@@ -252,7 +252,10 @@ CUT = Control(
     "the repair's right side larger by 1/1000", statement=slice_repaired, tighten="1/1000", instance=ONE_ROW
 )
 RECOVERED = Repair(
-    sentence="it is injective if and only if the stack S has full row rank kr; then B = dW S^+",
+    sentence=(
+        "it is injective when the stack S has full row rank kr, with B = dW S^+; otherwise dW does not show a change of B "
+        "by the rows of I - S S^+"
+    ),
     statement=full_rank,
     setting=STACKS,
     evidence=WordProof(use_rank),

@@ -17,6 +17,7 @@ every step of every run is W - gamma c^2 grad L(W) A'A: true for every size.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from theory.claim import Claim, Control, Json, Reading, Repair, Setting
@@ -125,6 +126,7 @@ def layer(n: int, m: int, scale: str = "1") -> Json:
     return {"G": G, "B": one, "D": one, "gamma": "1", "scale": scale, "r": 1}
 
 
+UNIT: Json = {**layer(1, 1, "2"), "B": [["0"]], "D": [["0"]]}
 UPDATE = Setting(
     dims=[{"n": n, "m": m, "r": r} for n, m, r in ((2, 2, 1), (2, 3, 1), (3, 4, 2))],
     free=sizes_of_update,
@@ -306,7 +308,8 @@ CLAIMS = (
                 name="nabla_j as the derivative by B",
                 sentence="If nabla_j is the derivative by B, the line is a gradient step of length gamma on B.",
                 statement=derivative_by_B,
-                evidence=Counterexample(layer(1, 1, "2")),
+                setting=replace(UPDATE, dims=[{"n": 1, "m": 1, "r": 1}, *UPDATE.dims]),
+                evidence=Counterexample(UNIT),
                 scope="a single weight, alpha = 2 r: the factor alpha/r stands there twice",
                 repair=Repair(
                     sentence="it is if alpha = r",
@@ -318,7 +321,7 @@ CLAIMS = (
                         build=lambda k, t, d: Instance({**build_update(k, t, d), "scale": k.num(1)}),
                         boundary=[layer(2, 2)],
                     ),
-                    necessary={ONE: layer(1, 1, "2")},
+                    necessary={ONE: UNIT},
                 ),
                 controls=(LARGER, KEPT),
             ),
