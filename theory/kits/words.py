@@ -505,6 +505,10 @@ class Words(Kit):
             self.op(A) * self.op(A) * self.fro2(Z) - self.fro2(A @ Z), "|AZ|_F <= |A| |Z|_F", _EARNED
         )
 
+    def triangle(self, A: Mat, B: Mat) -> NonNegative:
+        """|A|_F + |B|_F - |A + B|_F."""
+        return NonNegative(self.fro(A) + self.fro(B) - self.fro(A + B), "|A + B|_F <= |A|_F + |B|_F", _EARNED)
+
     def eckart_young(self, A: Mat, r: Any, left: Mat, K: Mat, right: Mat) -> NonNegative:
         """|A - B|_F^2 - |A - SVD_r(A)|_F^2 for B = left SVD_r(K) right, whose rank is at most r."""
         B = left @ self.svd_r(K, r, f"part {len(self._known)}") @ right

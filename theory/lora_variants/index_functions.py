@@ -97,10 +97,10 @@ def offsets(k: Kit, x: Instance, indices: Sequence[int], exchanged: bool = False
 def difference(k: Kit, x: Instance, size: Any, apart: Any, around: str = "w") -> tuple[Any, Any]:
     """(D_L, N_L) from D_0 = apart, N_0 = size, around W0 ("w") or around dW ("d"): 4 L products."""
     D, N = apart, size
-    for l in range(1, x.L + 1):
-        w, d, lip = x[f"w{l}"], x[f"d{l}"], x[f"lip{l}"]
+    for layer in range(1, x.L + 1):
+        w, d, lip = x[f"w{layer}"], x[f"d{layer}"], x[f"lip{layer}"]
         base, change = (w, d) if around == "w" else (d, w)
-        D, N = lip * (change * N + base * D), lip * (w + d) * N + x[f"s{l}"]
+        D, N = lip * (change * N + base * D), lip * (w + d) * N + x[f"s{layer}"]
     return D, N
 
 
@@ -111,7 +111,7 @@ def recursion(k: Kit, x: Instance, size: Any, around: str = "w") -> Any:
 
 def not_negative(k: Kit, x: Instance) -> None:
     """The numbers are norms and Lipschitz constants."""
-    names = [f"{kind}{l}" for kind in ("w", "d", "s", "lip") for l in range(1, x.L + 1)]
+    names = [f"{kind}{layer}" for kind in ("w", "d", "s", "lip") for layer in range(1, x.L + 1)]
     k.given(NORMS, k.all_(*(k.le(k.num(0), x[name]) for name in names), k.le(k.num(0), x.C)))
 
 
@@ -120,8 +120,12 @@ def sum_of_products(k: Kit, x: Instance, denominator: Denominator) -> None:
     """All products sum to prod (w_l + d_l); the last is prod w_l, the first prod d_l."""
     not_negative(k, x)
     whole, start, update = k.num(1), k.num(1), k.num(1)
-    for l in range(1, x.L + 1):
-        whole, start, update = whole * (x[f"w{l}"] + x[f"d{l}"]), start * x[f"w{l}"], update * x[f"d{l}"]
+    for layer in range(1, x.L + 1):
+        whole, start, update = (
+            whole * (x[f"w{layer}"] + x[f"d{layer}"]),
+            start * x[f"w{layer}"],
+            update * x[f"d{layer}"],
+        )
     k.claim("sum of all products", k.eq(products(k, x, 1, 2**x.L, denominator), whole))
     k.claim("last product", k.eq(product(k, x, 2**x.L, denominator), start))
     k.claim("first product", k.eq(product(k, x, 1, denominator), update))
@@ -146,9 +150,9 @@ def untrained_sum(k: Kit, x: Instance) -> None:
     """A consequence: without trained layers the products sum to prod w_l."""
     not_negative(k, x)
     y, start = Instance(x), k.num(1)
-    for l in range(1, x.L + 1):
-        y[f"d{l}"] = k.num(0)
-        start = start * x[f"w{l}"]
+    for layer in range(1, x.L + 1):
+        y[f"d{layer}"] = k.num(0)
+        start = start * x[f"w{layer}"]
     k.claim("dW = 0", k.eq(products(k, y, 1, 2**x.L), start))
 
 
@@ -203,8 +207,8 @@ def last_offset(k: Kit, x: Instance) -> None:
     """A consequence: with s_L alone nothing is added."""
     not_negative(k, x)
     y = Instance(x)
-    for l in range(1, x.L):
-        y[f"s{l}"] = k.num(0)
+    for layer in range(1, x.L):
+        y[f"s{layer}"] = k.num(0)
     k.claim("s_L alone", k.eq(offsets(k, y, around_update(x.L, 3), True), k.num(0)))
 
 
@@ -237,7 +241,7 @@ def two_layers_repaired(k: Kit, x: Instance) -> None:
 def three_layers(k: Kit, x: Instance) -> None:
     """Seven products and four offsets, as printed."""
     not_negative(k, x)
-    w, d = {l: x[f"w{l}"] for l in (1, 2, 3)}, {l: x[f"d{l}"] for l in (1, 2, 3)}
+    w, d = {layer: x[f"w{layer}"] for layer in (1, 2, 3)}, {layer: x[f"d{layer}"] for layer in (1, 2, 3)}
     seven = w[3] * w[2] * d[1] + w[3] * d[2] * w[1] + w[3] * d[2] * d[1]
     seven = seven + d[3] * w[2] * w[1] + d[3] * w[2] * d[1] + d[3] * d[2] * w[1] + d[3] * d[2] * d[1]
     upper = x.lip3 * x.lip2 * x.s1 * (w[3] * d[2] + d[3] * w[2])
@@ -249,9 +253,9 @@ def closed_form(k: Kit, x: Instance) -> None:
     """A consequence: the difference of the bounds on the sizes of the two networks, 2 L products each."""
     not_negative(k, x)
     new, old = x.C, x.C
-    for l in range(1, x.L + 1):
-        lip, s = x[f"lip{l}"], x[f"s{l}"]
-        new, old = lip * (x[f"w{l}"] + x[f"d{l}"]) * new + s, lip * x[f"w{l}"] * old + s
+    for layer in range(1, x.L + 1):
+        lip, s = x[f"lip{layer}"], x[f"s{layer}"]
+        new, old = lip * (x[f"w{layer}"] + x[f"d{layer}"]) * new + s, lip * x[f"w{layer}"] * old + s
     k.claim("closed form", k.eq(new - old, recursion(k, x, x.C)))
 
 
@@ -266,14 +270,16 @@ def free(d: dict[str, Any]) -> dict[str, tuple[int, int]]:
 
 def build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
     """Squares of the parameters."""
-    numbers = {f"{kind}{l + 1}": k.sq(k.e(t[kind], 0, l)) for kind in KINDS for l in range(d["L"])}
+    numbers = {
+        f"{kind}{layer + 1}": k.sq(k.e(t[kind], 0, layer)) for kind in KINDS for layer in range(d["L"])
+    }
     return Instance(numbers, C=k.sq(k.e(t.C, 0, 0)), L=d["L"])
 
 
 def letters(L: int) -> Callable[[Any], Instance]:
     """L layers of any norms."""
     return lambda k: Instance(
-        {f"{kind}{l}": k.number(f"{kind}{l}") for kind in KINDS for l in range(1, L + 1)},
+        {f"{kind}{layer}": k.number(f"{kind}{layer}") for kind in KINDS for layer in range(1, L + 1)},
         C=k.number("C"),
         L=L,
     )
@@ -281,7 +287,7 @@ def letters(L: int) -> Callable[[Any], Instance]:
 
 def layers(L: int, **changes: str) -> Json:
     """L layers with Lipschitz constants 1 and everything else 0, with changes."""
-    plain = {f"{kind}{l}": "1" if kind == "lip" else "0" for kind in KINDS for l in range(1, L + 1)}
+    plain = {f"{kind}{layer}": "1" if kind == "lip" else "0" for kind in KINDS for layer in range(1, L + 1)}
     return {**plain, "C": "1", "L": L, **changes}
 
 
@@ -303,7 +309,7 @@ def identity(**instance: str) -> Control:
 
 TO_EIGHT = setting(*range(1, 9))
 EVERY = Identity(TO_EIGHT.dims)
-ONES = {f"{kind}{l}": "1" for kind in ("w", "d", "s") for l in (1, 2)}
+ONES = {f"{kind}{layer}": "1" for kind in ("w", "d", "s") for layer in (1, 2)}
 POWERS = Repair(
     sentence="with the denominator 2^(L - j), the products are all choices of one norm for each layer",
     statement=exponent_of_the_proof,
@@ -334,8 +340,8 @@ INDEX_P = Claim(
     id="lora_variants/thm_1_index_P",
     source=source("Theorem 1 and C.1.2, P(i, j)"),
     sentence=(
-        "The products of P(i, j) over the layers, summed over i = 1, ..., 2^L, give prod (|W0^l| + |dW^l|); the last "
-        "one is prod |W0^l|, the first prod |dW^l|."
+        "The products of P(i, j) over the layers, summed over i = 1, ..., 2^L, give prod (|W0^layer| + |dW^layer|); the last "
+        "one is prod |W0^layer|, the first prod |dW^layer|."
     ),
     headline="True with the denominator of the proof, 2^(L - j); false with the one that the theorem shows.",
     defect="text uncertain",
