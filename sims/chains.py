@@ -131,7 +131,7 @@ def draw_nonlinear(count: int, rng: np.random.Generator) -> Problem:
 QUADRATIC = Loss("quadratic", draw_quadratic, 2, 0.5, smooth=True)
 COUPLED = Loss("coupled quadratic", draw_coupled, 2, 0.5, smooth=True)
 LAST_TWO = Loss("last two columns", draw_last_two, 1, 0.999, smooth=True)
-DEEP = Loss("deep linear", draw_deep, 2, 0.25, smooth=False)
+DEEP = Loss("deep linear", draw_deep, 2, 0.15, smooth=False)
 NONLINEAR = Loss("bounded regression", draw_nonlinear, 2, 0.9, smooth=True)
 LOSSES = {loss.name: loss for loss in (QUADRATIC, COUPLED, LAST_TWO, DEEP, NONLINEAR)}
 

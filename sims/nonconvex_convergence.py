@@ -272,7 +272,7 @@ def loss_figures(done: dict[tuple[str, str, int], Outcome], kept: int) -> list[d
     for loss, title in TITLES.items():
         series = []
         for method in METHODS:
-            if method == "random-c3LA as printed":
+            if method in ("random-c3LA as printed", "random-cLA"):  # eight colours; random-cLA is like Asym
                 continue
             got = done[loss.name, method, kept]
             series.append(curve(method, t, got["square"].mean(axis=0)))
