@@ -26,7 +26,8 @@ DIVIDES, DRAW, SCALAR = "r divides n", "there is something to draw", "E = (r/n) 
 def projector(k: Kit, x: Instance, offset: int) -> Mat:
     """H of A = c [0 | I_r | 0], wrapping around beyond column n - 1; c is any non-zero factor."""
     A = x.c * k.mat([[int(j == (offset + i) % x.n) for j in range(x.n)] for i in range(x.r)])
-    return k.pinv(A) @ A
+    H: Mat = k.pinv(A) @ A
+    return H
 
 
 def mean(k: Kit, x: Instance, offsets: Sequence[int]) -> Mat:
@@ -35,7 +36,8 @@ def mean(k: Kit, x: Instance, offsets: Sequence[int]) -> Mat:
     total = k.zeros(x.n, x.n)
     for offset in offsets:
         total = total + projector(k, x, offset)
-    return (k.num(1) / k.num(len(offsets))) * total
+    E: Mat = k.num(f"1/{len(offsets)}") * total
+    return E
 
 
 def divides(k: Kit, x: Instance) -> None:

@@ -12,7 +12,8 @@ Section 2.3 prints B A = [B | 0_{n x (m - n)}]; the zero block has m - r columns
 W_0 + c B A_0 although earlier chains were merged into W_0^(c) (Algorithm 3 has the index), and keeps the columns of the
 first offset xi although A_0 was re-initialised with xi'. Either alone makes a step that is not gradient descent on B:
 with the stale columns it writes the gradient of some columns into others and can leave the minimum. With both repaired
-every step of every run is W - gamma c^2 grad L(W) A'A: true for every size.
+every step of every run is W - gamma c^2 grad L(W) A'A: true for every size. The schedule is that of Algorithm 3: at
+least k re-initialisations, so that at least k + 1 offsets are drawn and for T < 2k the first trains nothing.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def letters_update(k: Any) -> Instance:
 
 def layer(n: int, m: int, scale: str = "1") -> Json:
     """R = 1: the gradient is 1 in the first entry, B and the direction too; gamma = 1."""
-    one: Json = [[str(int(i == 0))] for i in range(n)]
+    one = [[str(int(i == 0))] for i in range(n)]
     G = [[str(int(i == j == 0)) for j in range(m)] for i in range(n)]
     return {"G": G, "B": one, "D": one, "gamma": "1", "scale": scale, "r": 1}
 
@@ -393,7 +394,10 @@ CLAIMS = (
                 sentence="Each step is W - gamma (alpha/r)^2 grad L(W) A'A at the current model W.",
                 statement=repaired,
                 evidence=WordProof(),
-                scope="every size and offset, quadratic losses; for any loss read W Q as its gradient at W",
+                scope=(
+                    "every size and offset, quadratic losses (for any loss read W Q as its gradient); also line 13 of "
+                    "Algorithm 3"
+                ),
                 controls=(
                     Control(
                         "right side larger by 1/1000",
