@@ -29,7 +29,7 @@ from theory.claim import Claim, Json, Reading, Setting
 from theory.evidence import CheckFails
 from theory.protocol import Statement
 
-BUDGET = 20_000  # evaluations per statement that a check with --write spends on looking for a counterexample
+BUDGET = 6_000  # evaluations per statement that a check with --write spends on looking for a counterexample
 
 app = typer.Typer(
     help="Settle claims: derive verdicts, re-check certificates, look for counterexamples.",

@@ -20,7 +20,9 @@ def theory(*arguments: str, reports: Path | None = None) -> subprocess.Completed
     if reports:
         environment["PEFTPROOF_REPORTS"] = str(reports)
     command = [sys.executable, "-m", "theory", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
 
 
 @pytest.fixture

@@ -105,7 +105,9 @@ def test_samples_and_open_questions_never_earn_more() -> None:
 
 
 def claim(reading: Reading) -> Claim:
-    return Claim("test/claim", Source("none", "nowhere", "0"), "A sentence.", "A headline.", [reading], SETTING)
+    return Claim(
+        "test/claim", Source("none", "nowhere", "0"), "A sentence.", "A headline.", [reading], SETTING
+    )
 
 
 def test_a_false_control_that_is_not_refuted_fails_the_claim() -> None:

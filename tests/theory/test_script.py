@@ -10,6 +10,12 @@ import pytest
 from theory import registry, script
 from theory.evidence import Counterexample
 
+
+def alone(text: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-I", "-S", "-c", text]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
 REFUTED = [
     (entry.claim.id, reading.name)
     for entry in registry.registered().values()
@@ -27,7 +33,7 @@ def test_each_refutation_runs_alone_or_says_why_not(claim_id: str, name: str) ->
         assert len(str(reason).splitlines()) == 1
         return
     assert len(text.splitlines()) <= script.LINES
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", text], capture_output=True, text=True, timeout=60, check=False)
+    done = alone(text)
     assert done.returncode == 0, done.stderr
 
 
@@ -36,7 +42,7 @@ def test_the_program_fails_when_its_counterexample_is_altered() -> None:
     text = script.program(entry, entry.claim.readings[0])
     spoiled = text.replace('D = mat("1 0; 0 1")', 'D = mat("1 0; 0 0")')
     assert spoiled != text
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", spoiled], capture_output=True, text=True, timeout=60, check=False)
+    done = alone(spoiled)
     assert done.returncode != 0
 
 

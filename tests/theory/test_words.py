@@ -11,7 +11,9 @@ from theory.protocol import Instance, NotHere
 
 
 def letters(k: Words) -> Instance:
-    return Instance(A=k.letter("A", "m", "n"), B=k.letter("B", "m", "n"), S=k.letter("S", "n", "n", symmetric=True))
+    return Instance(
+        A=k.letter("A", "m", "n"), B=k.letter("B", "m", "n"), S=k.letter("S", "n", "n", symmetric=True)
+    )
 
 
 def test_the_four_penrose_equations_hold_for_a_letter() -> None:
