@@ -199,10 +199,11 @@ def training_steps(
         "threads": torch.get_num_threads(), "seed": seed,
     }  # fmt: skip
     hardware = machine.get("gpu") or machine["processor"]
-    where = f"{origin.label}, batch {batch} x {length} tokens, {dtype}, {hardware}"
+    busy = device == "cpu" and load > BUSY
+    where = f"{origin.label}, {batch} x {length} tokens, {dtype}, {hardware}{' (busy)' if busy else ''}"
     identity = f"training_step/{origin.name}-batch{batch}-seq{length}-{dtype}-{device.partition(':')[0]}"
     body = report.body(found, identity, settings, origin.provenance, machine, where)
-    if device == "cpu" and load > BUSY:
+    if busy:
         body["notes"].insert(0, f"The machine did other work (load {load:.1f} before the start): {BUSY_NOTE}")
     if resident:
         body["tables"]["Peak resident memory, a process for each arm"] = _resident(

@@ -33,7 +33,7 @@ def arm_rows(found: Sequence[Measured]) -> list[Row]:
             rows.append({**row, "step ms": m.failed})
             continue
         low, middle, high = quartiles(m.wall)
-        row |= {"step ms": _ms(middle), "quartiles": f"{_ms(low)}-{_ms(high)}"}
+        row |= {"step ms": _ms(middle), "quartiles": f"{1e3 * low:.4g}-{1e3 * high:.4g}"}
         row["processor ms"] = _ms(quartiles(m.cpu)[1])
         if m.flops is not None:
             products, attention = m.flops["products"], m.flops["attention"]

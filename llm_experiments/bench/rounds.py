@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -99,8 +100,17 @@ def measure(
                 steps[name, base] = step
             except torch.OutOfMemoryError:
                 result.failed = "out of memory"
+            except RuntimeError as error:
+                if "compiled" not in base:
+                    raise
+                # The record gets the kind alone: the message holds paths of this machine.
+                result.failed = f"torch.compile failed ({type(error).__name__})"
+                say(f"{name} ({base}): {error}")
+            if result.failed:
                 network = step = None
-                torch.cuda.empty_cache()
+                gc.collect()
+                if device.startswith("cuda"):
+                    torch.cuda.empty_cache()
     order = list(steps)
     shuffle = random.Random(seed)
     for number in range(rounds):

@@ -69,7 +69,7 @@ def source(name: str, dtype: torch.dtype, seed: int = 0) -> Source:
     if name in SHAPES:
         return Source(
             name,
-            _label(name),
+            f"random Llama shape {name}",
             lambda: _random(SHAPES[name], dtype, seed),
             {"source": "random weights", "weights_seed": seed, "dtype": kind, **SHAPES[name]},
         )
@@ -91,14 +91,6 @@ def source(name: str, dtype: torch.dtype, seed: int = 0) -> Source:
         loaded.label,
         lambda: models.load(name, seed=seed, dtype=kind).model.eval(),
         dict(loaded.provenance),
-    )
-
-
-def _label(name: str) -> str:
-    shape = SHAPES[name]
-    return (
-        f"random Llama shape {name}: hidden {shape['hidden_size']}, {shape['num_hidden_layers']} layers, "
-        f"{shape['num_attention_heads']} heads, ffn {shape['intermediate_size']}, vocabulary {shape['vocab_size']}"
     )
 
 

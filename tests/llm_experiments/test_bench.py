@@ -298,6 +298,28 @@ def test_an_arm_without_memory_is_named_and_the_others_go_on(monkeypatch):
     assert built is ARMS["lora"].build
 
 
+def test_a_graph_that_does_not_compile_is_named_and_anything_else_is_raised(monkeypatch):
+    def broken(step):
+        msg = "no such kernel"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(Step, "__call__", broken)
+    tiny = source("tiny", torch.float32)
+    arguments = {"batch": 1, "length": 4, "rounds": 1, "device": "cpu"}
+    said = []
+    (one,) = measure(tiny, ["lora"], ["compiled"], **arguments, say=said.append)
+    assert one.failed == "torch.compile failed (RuntimeError)" and "no such kernel" in said[-1]
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        measure(tiny, ["lora"], ["plain"], **arguments)
+
+
+def test_other_base_code_is_compared_arm_by_arm():
+    plain, thin = _fake("lora", [1.0, 2.0, 4.0]), _fake("lora", [0.5, 1.0, 2.0])
+    thin.base = "lean"
+    (row,) = report.base_rows([plain, thin])
+    assert (row["ratio"], row["arm"], row["time"], row["memory"]) == ("lean / plain", "lora", 0.5, 1.0)
+
+
 def _fake(arm: str, wall: list[float]) -> Measured:
     from llm_experiments.bench.step import Memory
 
