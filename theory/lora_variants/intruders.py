@@ -213,13 +213,13 @@ CLAIM = Claim(
         Reading(
             name="small thresholds, square U",
             sentence=(
-                "The squared inner products of u with the n columns of U add up to |u|^2, so one is at least |u|/sqrt(n)."
+                "For eps <= 1/sqrt(n) and a square U no vector is an intruder, whatever the update: its n squared inner "
+                "products with the columns of U add up to one."
             ),
             statement=parseval,
             setting=BASES,
             evidence=WordProof(use_whole),
-            scope="every size",
-            vacuous="for eps <= 1/sqrt(n) and a square U the condition is met by no vector, so every count is zero",
+            scope="every size; below that threshold every count is zero",
             sharp=QUARTERS,
             controls=(
                 Control("right side larger by 1/1000", tighten="1/1000", instance=QUARTERS),

@@ -14,6 +14,8 @@ Repaired: chains start at t = 1 + j p for j = 1, ..., k - 1.
 every column is trainable if and only if E >= k, in layers of at most k r columns; layers of the network other than
 the first need not be so narrow. "Updated" is less than "trainable": an element changes by -gamma (alpha/r)^2 times the
 sum of its gradient over the chain of its block, which may be zero.
+
+Section 2.3 says that the identity shifts to the left; its matrices and Algorithm 3 move it to the right.
 """
 
 from __future__ import annotations
@@ -211,7 +213,7 @@ LAYERS = [
     for E in range(1, UP_TO + 1)
     for k in range(1, E + 1)
     for r in (1, 2)
-    for m in range(1, k * r + 1)
+    for m in sorted({1, k * r})
 ]
 EPOCHS = Setting(
     dims=[layer(E, k, m) for E in (1, 2, 3) for k in (1, 2, 3) for m in (k, k + 1)],
