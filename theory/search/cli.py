@@ -30,7 +30,10 @@ def _fail(message: str) -> typer.Exit:
 
 def falsify(
     file: Annotated[
-        Path, typer.Argument(help="A claim file: with CLAIM, or with DIMS, free, build, statement.")
+        Path,
+        typer.Argument(
+            help="A claim file (with CLAIM, or with DIMS, free, build, statement), or a claim's id."
+        ),
     ],
     budget: Annotated[int, typer.Option(min=1, help="Evaluations allowed (a count).")] = 200_000,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same outcome, for any number of jobs.")] = 0,
@@ -55,7 +58,7 @@ def falsify(
     from theory.search.loader import BadFile, load
 
     try:
-        targets = load(file)
+        targets = load(_file_of(file))
     except BadFile as error:
         raise _fail(str(error)) from None
     chosen = [t for t in targets if reading is None or reading in t.name]
@@ -96,6 +99,18 @@ def falsify(
     if as_json:
         print(text)
     raise typer.Exit(status)
+
+
+def _file_of(named: Path) -> Path:
+    """The file itself, or that of the registered claim of this id (with all statements it holds)."""
+    from theory import registry
+
+    if named.suffix or named.exists():
+        return named
+    try:
+        return registry.find(named.as_posix()).path
+    except registry.UnknownClaim:
+        return named  # the loader says what is wrong with it
 
 
 def _sizes(sizes: dict[str, Any]) -> str:
