@@ -313,7 +313,8 @@ def main(arguments: list[str] | None = None) -> None:
         rows,
         headline=(
             f"The printed bound fails in {sums[1]} aligned networks, in the {sums[0]} where it must; with the tuned "
-            f"network's layer inputs, and in the sharp form, it holds in all; means agree within {worst_z(rows):.1f} standard errors."
+            f"network's layer inputs, and in the sharp form, it holds in all; means agree within "
+            f"{worst_z(rows):.1f} standard errors."
         ),
         question="How far does tuning move the output, and which reading of the capacity bound says so?",
         figures=figures,

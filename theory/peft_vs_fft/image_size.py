@@ -1,0 +1,40 @@
+"""How large the image of LoRA is: its dimension, and how near Gaussian targets lie to it.
+
+Source: the dimension is the classical one of matrices of rank r; the law of the smallest singular value of a Gaussian
+n x (n + 1) matrix is Edelman's (Eigenvalues and condition numbers of random matrices, 1988); see the claims of
+`thm_1_image`. Sizes are integers.
+"""
+
+from __future__ import annotations
+
+from math import exp
+from typing import Any
+
+
+def dimension(m: int, n: int, r: int) -> int:
+    """R (m + n - r), the dimension of the m x n matrices of rank r <= min(m, n)."""
+    return r * (m + n - r)
+
+
+def derivative_rank(m: int, n: int, rank_B: int, rank_A: int) -> int:
+    """Rank of (X, Y) -> X A + B Y, the derivative of B A: m rank A + n rank B - rank A rank B.
+
+    X A runs over a space of dimension m rank A and B Y over one of dimension n rank B; their intersection holds the
+    matrices with rows in A's row space and columns in B's column space.
+    """
+    return m * rank_A + n * rank_B - rank_A * rank_B
+
+
+def mean_distance2(n: int) -> Any:
+    """Mean squared distance of a standard Gaussian n x (n + 1) target from rank n - 1: 2 / n."""
+    return 2 / n
+
+
+def share_within(n: int, distance: Any) -> Any:
+    """Probability that such a target lies within a distance of rank n - 1: 1 - exp(-n distance^2 / 2)."""
+    return 1 - exp(-n * distance * distance / 2)
+
+
+def reachable(inputs: int, rows: int, r: int) -> bool:
+    """Whether every change of a layer with that many outputs is reached by rank r on so many generic inputs."""
+    return min(inputs, rows) <= r
