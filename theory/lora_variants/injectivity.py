@@ -184,7 +184,7 @@ def build_each(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
 
 
 def build_full(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
-    """A stack [I | Z] G of full row rank, and any D."""
+    """A stack [I | Z] of full row rank, and any D."""
     return Instance(S=k.hcat(k.eye(d["q"]), t.Z), D=t.X, r=1)
 
 
@@ -203,7 +203,7 @@ EACH_ROWS = Setting(
     boundary=[{"S": [["1"]], "D": [["0"]], "r": 1}],
 )
 STACKS = Setting(
-    dims=[{"n": n, "q": q, "more": more} for n, q, more in ((1, 1, 0), (1, 1, 1), (2, 2, 1))],
+    dims=[{"n": n, "q": q, "more": more} for n, q, more in ((1, 1, 1), (1, 2, 1), (2, 2, 2))],
     free=lambda d: {"Z": (d["q"], d["more"]), "X": (d["n"], d["q"])},
     build=build_full,
     letters=letters_stack,
