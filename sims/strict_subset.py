@@ -253,8 +253,8 @@ def main(arguments: list[str] | None = None) -> None:
         question="Is what PEFT reaches strictly less than what full tuning reaches, and does it matter?",
         figures=figures,
         notes=[
-            "A null set is met by no random target and still comes arbitrarily near some: rank 1 misses diag(1, 1/n) by the "
-            "share 1 / (n^2 + 1) of its energy.",
+            "A null set is met by no random target and still comes arbitrarily near some: rank 1 misses diag(1, 1/n) by "
+            "the share 1 / (n^2 + 1) of its energy.",
             "Strictness in parameters is not strictness in functions: on at most r inputs LoRA gives what full tuning "
             "gives, and a model with two linear layers loses nothing when only the first is tuned.",
             "At B = A = 0 the derivative vanishes, and at the usual start B = 0 it has rank m r: the image is no "
