@@ -9,11 +9,11 @@ weights. Full: 6 n m. LoRA: 4 n m + 6 r (n + m). A frozen: 4 n m + 6 r n + 4 r m
 full tuning the sparse variants save operations if and only if 3 r <= m. Table 12 agrees within its two digits: never more
 than 3/2 between full tuning and LoRA, never more than a tenth saved by gathering.
 
-`parameter_counts`: the printed counts of Table 4 follow from the published shapes of the models (the 1.03 B of TinyLlama
-without its output layer, the 1.56 B of
-DeBERTa v2 XXL without a classifier). "Sparse variants do not reduce the number of trainable parameters" holds against
-Asymmetric LoRA (r n both); against LoRA they save r m. All chains of c3LA together train k r n numbers: with k r = m
-as many as full tuning. D.3 says that Table 4 has percentages for each method; the converted table has none.
+`parameter_counts`: the printed counts of Table 4 follow from the published shapes of the models (TinyLlama's 1.03 B
+without its output layer, DeBERTa v2 XXL's 1.56 B without a classifier). "Sparse variants do not reduce the number of
+trainable parameters" holds against Asymmetric LoRA (r n both); against LoRA they save r m. All chains of c3LA together
+train k r n numbers: with k r = m as many as full tuning. D.3 says that Table 4 has percentages for each method; the
+converted table has none.
 """
 
 from __future__ import annotations
