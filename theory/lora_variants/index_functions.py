@@ -41,7 +41,7 @@ def power(L: int, j: int) -> int:
 
 
 def norm(x: Instance, trained: bool, layer: int) -> Any:
-    """|dW^layer| or |W0^layer|."""
+    """|dW^l| or |W0^l|."""
     return x[f"{'d' if trained else 'w'}{layer}"]
 
 
@@ -340,8 +340,8 @@ INDEX_P = Claim(
     id="lora_variants/thm_1_index_P",
     source=source("Theorem 1 and C.1.2, P(i, j)"),
     sentence=(
-        "The products of P(i, j) over the layers, summed over i = 1, ..., 2^L, give prod (|W0^layer| + |dW^layer|); the last "
-        "one is prod |W0^layer|, the first prod |dW^layer|."
+        "The products of P(i, j) over the layers, summed over i = 1, ..., 2^L, give prod (|W0^l| + |dW^l|); the last "
+        "one is prod |W0^l|, the first prod |dW^l|."
     ),
     headline="True with the denominator of the proof, 2^(L - j); false with the one that the theorem shows.",
     defect="text uncertain",

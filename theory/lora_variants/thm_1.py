@@ -93,7 +93,7 @@ def swapped(x: Instance) -> Instance:
 
 
 def lipschitz_product(k: Kit, x: Instance) -> Any:
-    """prod lip_l."""
+    """The product of the lip_l."""
     total = k.num(1)
     for layer in range(1, x.L + 1):
         total = total * x[f"lip{layer}"]
@@ -554,7 +554,7 @@ TIGHTNESS = Claim(
         ),
         Reading(
             name="attained with trained layers",
-            sentence="The repaired bound is attained: for every choice of the norms some network changes G by nearly Phi_dW.",
+            sentence="The repaired bound is attained: for all norms some network changes G by almost Phi_dW.",
             statement=attained,
             evidence=Identity(TO_EIGHT.dims),
             scope=(
