@@ -11,8 +11,8 @@ these points belong to a Lipschitz activation (Kirszbraun), so nothing is lost. 
 changes new minus old of the loss under the law and on the data; each is a mean of changes of at most Lip |p - q|.
 
 As printed, the offsets are the wrong ones (index_functions): with x = 0, a first activation that is 1, a second layer
-that is trained from 0 to 1 and labels 0, 1 of probability 3/4 and 1/4 with the loss |f - y|, a sample of ones gives a
-change of 1/2 + 1, and the printed Phi is 0. With the right offsets the theorem is true, and then
+that is trained from 0 to 1 and fair labels 0, 1 with the loss |f - y|, the risk stays, a sample of ones is fitted, so G
+grows by 1, and the printed Phi is 0. With the right offsets the theorem is true, and then
 Phi_dW = 2 Lip (N_L(w + d) - N_L(w)) with N_l(v) = lip_l v_l N_(l-1)(v) + s_l, N_0 = C: 2 L products instead of 2^L.
 
 For proofs in words one layer stands above any number of others: M >= |a| and D >= |a - b| (M - N for linear layers).
@@ -345,9 +345,8 @@ def chain(W: Sequence[str], V: Sequence[str], c: Sequence[str], x: str, populati
     return {**data, "population": population, "sample": sample}
 
 
-# labels 0 and 1 of probability 3/4 and 1/4, sample of ones, loss |f - y|, outputs 1 and 0
-ONE_AND_A_HALF = {"population": "1/2", "sample": "-1"}
-SWITCHED_ON = chain(("0", "0"), ("0", "1"), ("1", "0"), "0", **ONE_AND_A_HALF)
+# fair labels 0 and 1, sample of ones, loss |f - y|, outputs 1 and 0; the first activation is constant
+SWITCHED_ON = {**chain(("0", "0"), ("0", "1"), ("1", "0"), "0", "0", "-1"), "lip1": "0"}
 SWITCHED_ON_OPEN = chain(("1/10", "1/10"), ("1/10", "1"), ("1", "1/10"), "1/10", "1/2", "-1")
 # the label of the sample has probability 1/100
 TWO_LAYERS = chain(("1", "1"), ("1", "1"), ("1", "1"), "1", "98/100", "-1")
