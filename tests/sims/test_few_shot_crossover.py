@@ -68,10 +68,10 @@ def test_fits_are_what_they_are_called():
     rng = parallel.stream(1)
     X, y = rng.standard_normal((2, 3, 6)), rng.standard_normal((2, 3))
     np.testing.assert_allclose(
-        few.fitted("minimum norm", X, y, 0.0),
+        few.fitted("minimum norm", X, y, np.zeros(2)),
         np.stack([np.linalg.pinv(a) @ b for a, b in zip(X, y, strict=True)]),
     )
-    w = few.fitted("early stopping", X, y, 0.1)
+    w = few.fitted("early stopping", X, y, np.full(2, 0.1))
     U, s, Vt = np.linalg.svd(X[0], full_matrices=False)
     shrink = learning_curves.stopped(0.1, few.STEPS)(s**2 / 3)
     np.testing.assert_allclose(w[0], Vt.T @ (shrink / s * (U.T @ y[0])))
