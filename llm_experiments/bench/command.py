@@ -13,7 +13,6 @@ from llm_experiments.errors import UserError
 
 DEFAULT_ARMS = ("full", "floor", "lora", "dora", "s2ft", "lora16", "cla_factor", "cla")
 BUSY = 0.5  # load average of the minute before, above which the record says that the machine was not free
-BUSY_NOTE = "absolute times are inflated and quartiles wide; repeat on a free machine for times."
 SWITCH_SIZES = (1024, 2048, 4096, 8192)
 
 
@@ -204,7 +203,7 @@ def training_steps(
     identity = f"training_step/{origin.name}-batch{batch}-seq{length}-{dtype}-{device.partition(':')[0]}"
     body = report.body(found, identity, settings, origin.provenance, machine, where)
     if busy:
-        body["notes"].insert(0, f"The machine did other work (load {load:.1f} before the start): {BUSY_NOTE}")
+        body["notes"].insert(0, _busy(load))
     if resident:
         body["tables"]["Peak resident memory, a process for each arm"] = _resident(
             found, model, batch, length, torch.get_num_threads(), device, dtype
@@ -253,9 +252,11 @@ def adapter_switching(
     from llm_experiments.models import DTYPES
     from llm_experiments.records import environment
 
+    load = os.getloadavg()[0]
     say("switching adapters")
     table = measure_switching(sizes, rounds=rounds, device=device, dtype=DTYPES[dtype])
-    machine = environment(device, torch.get_num_threads())
+    machine = environment(device, torch.get_num_threads()) | {"load_before": round(load, 1)}
+    hardware, busy = machine.get("gpu") or machine["processor"], device == "cpu" and load > BUSY
     last = table[-1]
     identity = f"switching/{dtype}-{device.partition(':')[0]}"
     body = {
@@ -263,7 +264,7 @@ def adapter_switching(
         "headline": (
             f"Fusing an adapter into a {last['d']} x {last['d']} weight: S2FT's slice is {last['gain_best']:.0f} "
             f"times faster than LoRA's in-place product, {last['gain_as_published']:.0f} times in the published "
-            f"form of both ({machine.get('gpu') or machine['processor']})."
+            f"form of both ({hardware}{', busy' if busy else ''})."
         ),
         "question": "What does switching an adapter cost: LoRA's d x d product, or S2FT's slice?",
         "settings": {
@@ -290,10 +291,18 @@ def adapter_switching(
             "lora_matmul_add computes B A and adds it; lora_addmm does both in one call in place. s2ft_index_add "
             "adds s rows at random places, s2ft_slice_add s neighbouring rows. r = 16 and s = 32: equal bytes.",
             "Forms alternate in random order; gains are medians of ratios within a round.",
+            *([_busy(load)] if busy else []),
         ],
         "claims": ["s2ft/switch_exactness"],
     }  # fmt: skip
     return body
+
+
+def _busy(load: float) -> str:
+    return (
+        f"The machine did other work (load {load:.1f} before the start): absolute times are inflated and quartiles "
+        "wide; repeat on a free machine for times."
+    )
 
 
 def say(text: str) -> None:
