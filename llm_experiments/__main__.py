@@ -19,6 +19,7 @@ COMMANDS = {
     "prepare": ("llm_experiments.prepare", "Fetch models and data, verify them, convert them; resumes."),
     "list": ("llm_experiments.catalogue", "Show methods, tasks and models, and what is prepared."),
     "train": ("llm_experiments.train_command", "Tune a model by one method on one task, over seeds."),
+    "measure": ("llm_experiments.measure", "What tuning did to a checkpoint: spectra, distances, bounds."),
     "bench": ("llm_experiments.bench.command", "Time and memory of a training step, method beside method."),
     "gpu": ("llm_experiments.gpu.command", "Everything that wants a GPU, in parts of minutes; resumes."),
     "doctor": ("llm_experiments.doctor", "Check the environment and say what would fix it."),

@@ -1,0 +1,231 @@
+"""The weight change of a peft adapter, one matrix at a time, without building the model.
+
+LoRA (with rank-stabilised scaling and per-layer ranks), cLA and S2FT on outgoing projections are formulas of
+the stored tensors and of one pretrained matrix. Every other kind is refused with the way round: merge it and
+measure the merged folder.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm_experiments.errors import UserError
+from llm_experiments.probes.pair import (
+    Entry,
+    Matrix,
+    Pair,
+    finite,
+    index,
+    is_block_matrix,
+    read_json,
+    weights,
+)
+
+_PREFIX = "base_model.model."
+# Starts that rewrite the base weight, so that B A alone is not the change.
+_REWRITES = ("pissa", "olora", "corda", "loftq", "eva", "lora_ga")
+_WAY_ROUND = "call merge_and_unload().save_pretrained(FOLDER) and measure FOLDER"
+
+
+class AdapterPair(Pair):
+    """A transformers folder and an adapter for it."""
+
+    kind = "adapter"
+
+    def __init__(self, base: Path, tuned: Path) -> None:
+        self.base, self.tuned_folder = base, tuned
+        self.config = read_json(base / "config.json")
+        self.transposed = self.config.get("model_type") in ("gpt2", "openai-gpt")
+        self.settings = read_json(tuned / "adapter_config.json")
+        self.before = weights(base)
+        file = tuned / "adapter_model.safetensors"
+        if not file.is_file():
+            message = (
+                f"{tuned.name} must hold adapter_model.safetensors; save it with safe_serialization=True"
+            )
+            raise UserError(message)
+        self.stored = index([file])
+        self.method = str(self.settings.get("peft_type", "?"))
+        if self.method not in _KINDS:
+            message = f"{tuned.name}: adapters of type {self.method} have no formula here; {_WAY_ROUND}"
+            raise UserError(message)
+        suffixes, check, self._change = _KINDS[self.method]
+        check(self)
+        self.parts: dict[str, dict[str, Entry]] = {}
+        whole: dict[str, Entry] = {}
+        for key, entry in self.stored.items():
+            plain = key.removeprefix(_PREFIX)
+            suffix = next((s for s in suffixes if plain.endswith("." + s)), None)
+            if suffix is None:
+                whole[plain] = entry
+            else:
+                self.parts.setdefault(self._known(plain.removesuffix("." + suffix)), {})[suffix] = entry
+        self.elsewhere = sorted(name for name in whole if name in self.before)
+        self.alone = sorted(name for name in whole if name not in self.before)
+        self.after = {name: whole[name] for name in self.elsewhere}
+        self.names = [n for n, e in self.before.items() if is_block_matrix(n, e.shape)]
+        self.names = sorted({*self.names} & {*self.parts}, key=self.names.index)
+        outside = sorted({*self.parts} - {*self.names})
+        if outside:
+            message = f"{tuned.name} changes {outside[0]}, which is no matrix of a block; {_WAY_ROUND}"
+            raise UserError(message)
+        if not self.names:
+            message = f"{tuned.name} must change matrices of {base.name}; it holds no {suffixes[0]}"
+            raise UserError(message)
+        for name in self.names:
+            self._change(self, name, None)
+
+    def _known(self, layer: str) -> str:
+        """The name of a layer's weight in the base folder, with the prefix of a task model dropped or added."""
+        options = [f"{layer}.weight", f"{layer.partition('.')[2]}.weight"]
+        options += [f"{name}" for name in self.before if name.endswith(f".{layer}.weight")][:1]
+        for name in options:
+            if name in self.before:
+                return name
+        message = f"{self.tuned_folder.name} changes {layer}, which {self.base.name} lacks: it belongs to another model"
+        raise UserError(message)
+
+    def part(self, name: str, suffix: str, shape: tuple[int, int] | None = None) -> Entry:
+        """One stored tensor of a layer, its shape checked.
+
+        Raises:
+            UserError: it is missing or has another shape.
+        """
+        entry = self.parts[name].get(suffix)
+        if entry is None:
+            message = f"{self.tuned_folder.name} must hold {suffix} of {name}; it is missing"
+            raise UserError(message)
+        if shape is not None and entry.shape != shape:
+            message = (
+                f"{suffix} of {name} must be {shape[0]} x {shape[1]}; got {' x '.join(map(str, entry.shape))}"
+            )
+            raise UserError(message)
+        return entry
+
+    def matrix(self, name: str) -> Matrix:
+        """Reads one pretrained matrix and forms the adapter's change of it."""
+        W0 = self.before[name].read()
+        W0 = W0.T.contiguous() if self.transposed else W0
+        return Matrix(name, W0, finite(name, self._change(self, name, W0)), None)
+
+
+Change = Callable[[AdapterPair, str, Tensor | None], Tensor | None]
+
+
+def _pattern(settings: dict[str, Any], name: str, layer: str, default: float) -> float:
+    """A setting that a pattern may override for some layers, matched as peft does: at the end of the name."""
+    for pattern, value in (settings.get(f"{name}_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", layer):
+            return value
+    return default
+
+
+def _check_lora(pair: AdapterPair) -> None:
+    settings = pair.settings
+    start = settings.get("init_lora_weights", True)
+    if isinstance(start, str) and start.lower().startswith(_REWRITES):
+        message = (
+            f"{pair.tuned_folder.name}: init_lora_weights={start!r} also rewrites the base; {_WAY_ROUND}"
+        )
+        raise UserError(message)
+    for name in ("use_dora", "lora_bias", "alora_invocation_tokens", "target_parameters"):
+        if settings.get(name):
+            message = f"{pair.tuned_folder.name}: LoRA with {name} is more than B A; {_WAY_ROUND}"
+            raise UserError(message)
+
+
+def _lora(pair: AdapterPair, name: str, W0: Tensor | None) -> Tensor | None:
+    """`(alpha / r) B A`, or `alpha / sqrt(r)` where the scaling is rank-stabilised."""
+    n, m = pair.shape(name)
+    A = pair.part(name, "lora_A.weight")
+    r = A.shape[0]
+    pair.part(name, "lora_A.weight", (r, m))
+    B = pair.part(name, "lora_B.weight", (n, r))
+    layer, settings = name.removesuffix(".weight"), pair.settings
+    stated = int(_pattern(settings, "rank", layer, settings.get("r", r)))
+    if stated != r:
+        message = f"rank of {layer} must be the r of adapter_config.json, {stated}; lora_A has {r} rows"
+        raise UserError(message)
+    if W0 is None:
+        return None
+    alpha = _pattern(settings, "alpha", layer, settings.get("lora_alpha", r))
+    scaling = alpha / math.sqrt(r) if settings.get("use_rslora") else alpha / r
+    return scaling * (B.read().float() @ A.read().float())
+
+
+def _no_check(pair: AdapterPair) -> None:
+    """Everything that can be wrong shows layer by layer."""
+
+
+def _cla(pair: AdapterPair, name: str, W0: Tensor | None) -> Tensor | None:
+    """A block of columns, with wrap-around: their values, or the factor B."""
+    layer, settings, (n, m) = name.removesuffix(".weight"), pair.settings, pair.shape(name)
+    if (settings.get("visited") or {}).get(layer):
+        message = f"{pair.tuned_folder.name} is a chain of several blocks; {_WAY_ROUND}"
+        raise UserError(message)
+    r = settings["r"]
+    start = (settings.get("offsets") or {}).get(layer, settings.get("offset", 0))
+    suffix = "cla_B" if settings.get("form") == "factor" else "cla_slice"
+    entry = pair.part(name, suffix, (n, r))
+    if W0 is None:
+        return None
+    columns = (torch.arange(r) + int(start)) % m
+    values = entry.read().float()
+    delta_W = torch.zeros(n, m)
+    if suffix == "cla_B":
+        delta_W[:, columns] = values * (settings.get("alpha") or r) / r
+    else:
+        delta_W[:, columns] = values - W0[:, columns].float()
+    return delta_W
+
+
+def _s2ft(pair: AdapterPair, name: str, W0: Tensor | None) -> Tensor | None:
+    """The values of the selected heads' or channels' columns of an outgoing projection."""
+    from llm_experiments.tuners.architectures import ARCHITECTURES
+
+    layer, (n, m) = name.removesuffix(".weight"), pair.shape(name)
+    block = ARCHITECTURES.get(pair.config.get("model_type", ""))
+    kinds = {} if block is None else {block.output: "heads", block.down: "channels"}
+    # Of BERT's two names that end alike, the longer one is meant.
+    ending = max((e for e in kinds if layer.endswith("." + e)), key=len, default=None)
+    if ending is None:
+        message = f"{pair.tuned_folder.name}: S2FT on {layer} is no outgoing projection; {_WAY_ROUND}"
+        raise UserError(message)
+    structure = f"{layer.removesuffix('.' + ending)}/{kinds[ending]}"
+    chosen = next(
+        (
+            v
+            for k, v in (pair.settings.get("selected") or {}).items()
+            if k == structure or k.endswith("." + structure)
+        ),
+        None,
+    )
+    if chosen is None:
+        message = f"{pair.tuned_folder.name} must say which channels of {structure} it selected; it does not"
+        raise UserError(message)
+    width = m // pair.config["num_attention_heads"] if kinds[ending] == "heads" else 1
+    columns = torch.tensor([unit * width + i for unit in chosen for i in range(width)])
+    entry = pair.part(name, "s2ft_slice", (n, len(columns)))
+    if W0 is None:
+        return None
+    if int(columns.max()) >= m:
+        message = f"channels of {structure} must lie in 0..{m - 1}; got {int(columns.max())}"
+        raise UserError(message)
+    delta_W = torch.zeros(n, m)
+    delta_W[:, columns] = entry.read().float() - W0[:, columns].float()
+    return delta_W
+
+
+# peft's type: (names of the stored tensors, check of the whole configuration, change of one matrix)
+_KINDS: dict[str, tuple[tuple[str, ...], Callable[[AdapterPair], None], Change]] = {
+    "LORA": (("lora_A.weight", "lora_B.weight"), _check_lora, _lora),
+    "CLA": (("cla_slice", "cla_B"), _no_check, _cla),
+    "S2FT": (("s2ft_slice",), _no_check, _s2ft),
+}
