@@ -121,6 +121,17 @@ def test_repaired_theorem_1_holds_for_every_sample(activation):
         assert (abs(got["gap"] - got["update"]) <= phi["d"]).all()
 
 
+def test_looseness_is_told_only_of_a_clear_gap():
+    rng = np.random.default_rng(0)
+    noise, bound = rng.standard_normal(50) / 100, np.full(50, 1.0)
+    row = generalization_bounds.bound_row(("tanh", "cLA", 9), "b", bound, noise - noise.mean() + 0.01)
+    assert row["setting"] == "tanh; cLA, N = 9; 2.0 decades; vacuous"
+    row = generalization_bounds.bound_row(("tanh", "cLA", 9), "b", bound / 2, noise - noise.mean())
+    assert row["setting"] == "tanh; cLA, N = 9; gap not told from 0"
+    row = generalization_bounds.bound_row(("tanh", "cLA", 9), "b", bound / 2, noise + 1)
+    assert row["setting"].endswith("exceeded")
+
+
 def test_quick_run(tmp_path, monkeypatch):
     """About 18 tested rows: |z| > 4.5 would have probability 1e-4."""
     monkeypatch.setenv(store.REPORTS_VARIABLE, str(tmp_path))
