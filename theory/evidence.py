@@ -186,7 +186,7 @@ class Identity:
                     msg = f"{context.label}: the identity fails at sizes {d}: {outcome}"
                     raise CheckFails(msg)
                 degree = _degree(statement, setting, d, kit.ranks)
-            error = Fraction(degree, 2**64) ** self.points
+            error = Fraction(max(degree, 1), 2**64) ** self.points  # degree 0: decided, any bound holds
             sizes.append({"sizes": _plain(d), "degree": degree, "error_below": f"2^-{_bits(error)}"})
         return "proved_within", {"kind": self.kind, "points": self.points, "checked": sizes}
 

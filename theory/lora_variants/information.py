@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from itertools import product
+from typing import Any
 
 Interval = tuple[Fraction, Fraction]
 TERMS = 16  # of the series: the rest is below 1e-16
@@ -47,7 +48,7 @@ def ln(v: Fraction) -> Interval:
     return Fraction(low * GRID // 1, GRID), Fraction(-(-high * GRID // 1), GRID)
 
 
-def entropy(law: Mapping[Hashable, Fraction]) -> Interval:
+def entropy(law: Mapping[Any, Fraction]) -> Interval:
     """-sum p ln p, enclosed."""
     logs = [(p, ln(p)) for p in law.values() if p]
     return -sum((p * high for p, (_, high) in logs), Fraction(0)), -sum(
@@ -65,11 +66,11 @@ class Outcome:
 
 
 def enumerate_samples(
-    law: Mapping[Hashable, Fraction],
+    law: Mapping[Any, Fraction],
     n: int,
     draws: Sequence[object],
-    learn: Callable[[tuple[Hashable, ...], object], Hashable],
-    loss: Callable[[Hashable, Hashable], Fraction],
+    learn: Callable[[tuple[Any, ...], Any], Hashable],
+    loss: Callable[[Any, Any], Fraction],
 ) -> Outcome:
     """Every sample of n atoms and every draw, each draw as likely.
 

@@ -42,7 +42,7 @@ def outcome(one: str, n: int, table: tuple[int, ...], rule: tuple[int, ...]) -> 
         n,
         [None],
         learn,
-        lambda w, z: Fraction(table[2 * w + z]),  # type: ignore[operator]
+        lambda w, z: Fraction(table[2 * w + z]),
     )
 
 
@@ -129,12 +129,13 @@ def breaks_lemma(data: Json) -> str | None:
 
 def bits_hold(one: str, n: int, rule: tuple[int, ...], bits: int) -> bool:
     """I <= bits ln 2 for a learner; a uniform law of the updates is compared by their number."""
-    p, law = Fraction(one), {}
+    p = Fraction(one)
+    law: dict[int, Fraction] = {}
     for number, w in enumerate(rule):
         ones = bin(number).count("1")
         law[w] = law.get(w, Fraction(0)) + p**ones * (1 - p) ** (n - ones)
     if len(set(law.values())) == 1:
-        return len(law) <= 2**bits
+        return len(law) <= int(2**bits)
     return entropy(law)[1] <= bits * ln(Fraction(2))[0]
 
 

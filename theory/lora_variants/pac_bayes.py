@@ -36,6 +36,7 @@ from theory.protocol import Instance, Kit
 
 SAMPLES, CONFIDENCE, TWO = "n >= 1", "delta <= 1/2", "ln 2 >= 0"
 RADICAND = "2 n times the radicand"
+TOTAL, ORDER = "G(W0 + dW)", "the larger radicand has the larger root"
 
 
 # -- the printed right side -----------------------------------------------------------------------------------
@@ -136,6 +137,38 @@ def twice(k: Kit, x: Instance) -> None:
     k.claim(RADICAND, k.le(x.log_delta - x.log_2, 12 * (x.log_n + x.log_delta)))
 
 
+def sum_of_both(k: Kit, x: Instance) -> None:
+    """G(W0 + dW) <= eps + C2 root + Phi, root the printed one, h Hoeffding's, G0 = G(W0), G1 = G(W0 + dW)."""
+    k.given("Hoeffding for W0", k.le(x.G0, x.C2 * x.h))
+    k.given("Theorem 1 with the right offsets", k.le(x.G1, x.G0 + x.Phi))
+    k.given("eps >= 0", k.le(k.num(0), x.eps))
+    k.given("C2 >= 0", k.le(k.num(0), x.C2))
+    k.given("Hoeffding's root", k.eq(2 * x.n * x.h * x.h, x.log_delta - x.log_2))
+    k.given("the printed root", k.eq(x.n * x.root * x.root, 3 * (x.log_n + x.log_delta) + 8))
+    k.given(ORDER, k.le(x.h, x.root))
+    k.claim(TOTAL, k.le(x.G1, x.eps + x.C2 * x.root + x.Phi))
+    hoeffding(k, x)
+
+
+def sum_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
+    """The chain of the hypotheses; that the roots are in order is what the radicands say."""
+    use = k.hypothesis
+    chain = [use("Theorem 1 with the right offsets"), use("Hoeffding for W0"), use("eps >= 0")]
+    return {TOTAL: [*chain, use("C2 >= 0") * use(ORDER)], **hoeffding_proof(k, x)}
+
+
+def build_sum(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
+    """One datum (n = 1), roots from which the logarithms follow."""
+    s = {name: k.sq(k.e(t[name], 0, 0)) for name in PARAMETERS}
+    root = 3 * (s["h"] + s["log_2"] + 1) + s["more"]
+    log_delta = s["log_2"] + 2 * s["h"] * s["h"]
+    G0 = s["C2"] * s["h"] - s["G0"]
+    return Instance(
+        G0=G0, G1=G0 + s["Phi"] - s["G1"], Phi=s["Phi"], C2=s["C2"], eps=s["eps"], h=s["h"], root=root, n=k.num(1),
+        log_n=(root * root - 8) / 3 - log_delta, log_delta=log_delta, log_2=s["log_2"],
+    )  # fmt: skip
+
+
 LOGARITHMS = ("log_n", "log_delta", "log_2")
 ONE_DATUM: Json = {"log_n": "0", "log_delta": "7/10", "log_2": "7/10"}
 LARGE: Json = {"log_n": "0", "log_delta": "1000", "log_2": "7/10"}
@@ -149,6 +182,18 @@ NUMBERS = Setting(
     ),
     letters=lambda k: Instance({name: k.number(name) for name in LOGARITHMS}),
     boundary=[ONE_DATUM, LARGE],
+)
+PARAMETERS = ("h", "log_2", "more", "C2", "eps", "Phi", "G0", "G1")
+ALL_PHI: Json = {
+    "G0": "0", "G1": "1", "Phi": "1", "C2": "0", "eps": "0", "h": "1", "root": "5", "n": "1",
+    "log_n": "89/30", "log_delta": "27/10", "log_2": "7/10",
+}  # fmt: skip
+SUMS = Setting(
+    dims=[{}],
+    free=lambda d: {name: (1, 1) for name in PARAMETERS},
+    build=build_sum,
+    letters=lambda k: Instance({name: k.number(name) for name in ALL_PHI}),
+    boundary=[ALL_PHI],
 )
 SIXTH = Control(
     "Hoeffding's radicand against 0.16 of the printed one",
@@ -245,7 +290,13 @@ THEOREM_4 = Claim(
                 about="a network that picks a pattern after the data; right side enclosed by rationals",
             ),
             scope="two scalar layers, n = 200, delta = 1/8, eps = 1/100: Phi_dW = 0, G = C2 / 2 in half of all cases",
-            repair=WITHOUT_TRAINING,
+            repair=Repair(
+                sentence="the same with the offsets of the expansion",
+                statement=sum_of_both,
+                setting=SUMS,
+                evidence=WordProof(sum_proof),
+                sharp=ALL_PHI,
+            ),
             controls=(
                 SIXTH,
                 Control(
@@ -258,15 +309,20 @@ THEOREM_4 = Claim(
         Reading(
             name="offsets of the expansion",
             sentence="The same with the offsets of the expansion, W0 independent of the data.",
-            statement=hoeffding,
-            setting=NUMBERS,
-            evidence=WordProof(hoeffding_proof),
+            statement=sum_of_both,
+            setting=SUMS,
+            evidence=WordProof(sum_proof),
             scope=(
                 "thm_1 with the right offsets and Hoeffding's inequality for W0, whose radicand is compared here; any "
                 "activation, delta <= 1/2, losses in [0, C2]"
             ),
-            sharp=LARGE,
-            controls=(SIXTH, TWICE),
+            sharp=ALL_PHI,
+            unused=("Hoeffding's root", "the printed root"),
+            controls=(
+                Control("right side smaller by 1/50", tighten="1/50", only=TOTAL, instance=ALL_PHI),
+                SIXTH,
+                TWICE,
+            ),
         ),
     ),
 )

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from math import comb
 from typing import Any
@@ -50,7 +50,8 @@ METHODS: Mapping[str, tuple[int, tuple[Any, ...]]] = {
 
 def loss(W: Any, z: Any) -> Fraction:
     """min(|f - y|, 1) at the input e_(x+1)."""
-    return min(abs(Fraction(W[z[0]], 2) - z[1]), Fraction(1))
+    far: Fraction = abs(Fraction(W[z[0]], 2) - z[1])
+    return min(far, Fraction(1))
 
 
 def fit(k: int, sample: tuple[Any, ...], rows: Any) -> Weight:
@@ -78,7 +79,7 @@ def table() -> tuple[tuple[str, str, int, str, str, str, int], ...]:
         for number, values in enumerate(LAWS):
             law = {z: Fraction(v) for z, v in zip(ATOMS, values, strict=True)}
             for n in (1, 2):
-                found = enumerate_samples(law, n, draws, lambda s, rows, k=k: fit(k, s, rows), loss)  # type: ignore[misc]
+                found = enumerate_samples(law, n, draws, partial(fit, k), loss)
                 low, high = found.information
                 rows.append((name, f"law {number}", n, str(found.gap), str(low), str(high), found.support))
     return tuple(rows)

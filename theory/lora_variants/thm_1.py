@@ -273,12 +273,15 @@ def free(d: dict[str, Any]) -> dict[str, tuple[int, int]]:
     return {**shapes, "x": (n, 1), "means": (1, 2)}
 
 
+def size(k: Kit, A: Mat) -> Any:
+    """|A| for a number, else 1 + |A|_F^2, which is above every norm that a proof needs."""
+    return k.abs_(k.e(A, 0, 0)) if A.shape == (1, 1) else 1 + k.fro2(A)
+
+
 def build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
-    """Entrywise affine activations; numbers a little above the norms, by row and column sums of squares."""
+    """Entrywise affine activations; the numbers of `size` for the norms."""
     n, L = d["n"], d["L"]
     x, f, g = Instance(L=L, a=t.x, b=t.x), t.x, t.x
-    above = (lambda A: k.e(A, 0, 0)) if n == 1 else (lambda A: 1 + k.fro2(A))
-    size = (lambda A: k.abs_(k.e(A, 0, 0))) if n == 1 else above
     for layer in range(1, L + 1):
         W, V, c, slope = t[f"W{layer}"], t[f"V{layer}"], t[f"c{layer}"], t[f"slope{layer}"]
         D = k.zeros(n, n)
@@ -286,14 +289,14 @@ def build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
             D = D + k.e(slope, i, 0) * k.unit(n, n, i, i)
         x[f"W{layer}"], x[f"V{layer}"], x[f"c{layer}"] = W, V, c
         x[f"w{layer}"], x[f"d{layer}"], x[f"lip{layer}"], x[f"s{layer}"] = (
-            size(W),
-            size(V),
-            size(slope),
-            size(c),
+            size(k, W),
+            size(k, V),
+            size(k, slope),
+            size(k, c),
         )
         f, g = D @ ((W + V) @ f) + c, D @ (W @ g) + c
         x[f"p{layer}"], x[f"q{layer}"] = f, g
-    x["M"] = x["N"] = size(t.x)
+    x["M"] = x["N"] = size(k, t.x)
     x["D"], x["Lip"] = k.num(0), k.num(1)
     x["population"], x["sample"] = means(k, t, f, g)
     return x
