@@ -117,6 +117,12 @@ def test_bound_rows_tell_exceeded_from_kept():
     assert kept["setting"].endswith("kept")
 
 
+def test_fitted_order_is_that_of_a_power():
+    T = np.arange(1.0, nonconvex_convergence.STEPS + 1)
+    curves = np.outer([1.0, 2.0, 5.0], T**-0.75)
+    assert nonconvex_convergence.slope(curves, np.eye(3)) == pytest.approx([-0.75] * 3)
+
+
 def test_quick_run(tmp_path, monkeypatch):
     """About 40 tested rows: |z| > 4.5 would have probability 3e-4. What the claims say is what the runs show."""
     monkeypatch.setenv(store.REPORTS_VARIABLE, str(tmp_path))
