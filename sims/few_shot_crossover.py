@@ -81,12 +81,18 @@ TASKS = (
 )
 
 
+def spectrum(X: Array) -> Array:
+    """The squared singular values of each design that need not vanish, ascending."""
+    Xt = np.swapaxes(X, 1, 2)
+    return np.linalg.eigvalsh(X @ Xt if X.shape[1] < X.shape[2] else Xt @ X)
+
+
 def shrinkage(fit: str, task: Task, method: str, X: Array) -> Array:
     """For each design the ridge penalty, or the step of gradient descent: one over the largest eigenvalue."""
     tuned, kept, left = task.of(method)
     N = X.shape[1]
     if fit == "early stopping":
-        return N / np.linalg.norm(X, 2, axis=(1, 2)) ** 2
+        return N / spectrum(X)[:, -1]
     return np.full(len(X), float(theory.optimal_penalty(tuned, N, kept, left, task.v)))
 
 
@@ -110,12 +116,12 @@ def fitted(fit: str, X: Array, y: Array, setting: Array) -> Array:
 def predicted(fit: str, task: Task, method: str, X: Array, setting: Array) -> Array:
     """The mean risk over targets and noise for each design X (seeds, N, tuned)."""
     N, tuned = X.shape[1:]
-    small = np.linalg.eigvalsh(X @ np.swapaxes(X, 1, 2) if N < tuned else np.swapaxes(X, 1, 2) @ X) / N
-    spectrum = np.concatenate([np.zeros((len(X), tuned - small.shape[1])), small], axis=1)
+    small = spectrum(X) / N
+    whole = np.concatenate([np.zeros((len(X), tuned - small.shape[1])), small], axis=1)
     each = setting[:, None]
     shrink = theory.ridge(each) if fit == "ridge" else theory.stopped(each, STEPS)
     _, kept, left = task.of(method)
-    return np.asarray(theory.spectral(spectrum, N, kept, left, task.v, shrink, lambda a: a.sum(axis=-1)))
+    return np.asarray(theory.spectral(whole, N, kept, left, task.v, shrink, lambda a: a.sum(axis=-1)))
 
 
 def measure(
@@ -277,7 +283,7 @@ def figure(name: str, task: Task, grid: list[int], got: dict[str, Array], fit: s
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the simulator."""
-    p = command.parser("few_shot_crossover", __doc__, 640, 256)
+    p = command.parser("few_shot_crossover", __doc__, 1024, 256)
     p.add_argument("--dims", type=int, metavar="D", help="a task of your own: coordinates in all")
     p.add_argument(
         "--tuned", type=int, default=4, metavar="K", help="coordinates that PEFT tunes (default: 4)"
@@ -292,9 +298,7 @@ def main(arguments: list[str] | None = None) -> None:
     figures = []
     for i, task in enumerate(tasks):
         grid = task.grid()
-        fits = FITS if i == 0 or not run.quick else FITS[:1]
-        if i and not run.quick and grid[-1] > 150:
-            fits = FITS[:1]
+        fits = FITS if i == 0 or (i < 4 and not run.quick) else FITS[:1]
         got = command.over_seeds(measure, run, i, task, grid, fits)
         new = task_rows(task, grid, got, fits)
         show(task.label, new)
