@@ -364,8 +364,8 @@ def headline(rows: list[Row]) -> str:
     stalled = [r["setting"].split("; ")[1].split(",")[0] for r in left if r["simulated"] > 0.1]
     return (
         f"On the quadratic more than a tenth of |grad L|^2 is left after {STEPS} steps of: {'; '.join(stalled)}. "
-        f"The printed bound of Theorem 2 is exceeded by {', '.join(sorted(over)) or 'none'}; of {len(others)} other bounds {failed} are. Exact "
-        f"means and runs differ by at most {worst_z(rows):.1f} standard errors."
+        f"The printed bound of Theorem 2 is exceeded by {', '.join(sorted(over)) or 'none'}; of {len(others)} other "
+        f"bounds {failed} are. Exact means and runs differ by at most {worst_z(rows):.1f} standard errors."
     )
 
 
