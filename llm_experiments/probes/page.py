@@ -26,6 +26,12 @@ def median(values: Iterable[float | None]) -> float | None:
     return statistics.median(known) if known else None
 
 
+def median_rank(ranks: Iterable[int | None]) -> float | None:
+    """Median of ranks, those beyond a sketch counting as large; None if the median is one of them."""
+    found = statistics.median(float("inf") if rank is None else rank for rank in ranks)
+    return None if found == float("inf") else found
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number for reading; a dash where none is known."""
     return "-" if value is None else f"{value:.{digits}g}"
@@ -64,8 +70,8 @@ def summary(record: Row) -> list[str]:
     )
     lines.append(
         f"Medians over the changed matrices: moved by {median(r['moved'] for r in changed):.2%} of its norm; rank "
-        f"{number(median(r['rank_90'] for r in changed))} holds 90% of the change, "
-        f"{number(median(r['rank_99'] for r in changed))} holds 99%."
+        f"{_known(median_rank(r['rank_90'] for r in changed))} holds 90% of the change, "
+        f"{_known(median_rank(r['rank_99'] for r in changed))} holds 99%."
     )
     merge = {m["dtype"]: m for m in _worst_merge(changed)}
     half = merge["bfloat16"]
@@ -80,6 +86,10 @@ def summary(record: Row) -> list[str]:
     if record["text"]:
         lines.append(_text_line(record["text"]))
     return lines
+
+
+def _known(rank: float | None) -> str:
+    return "beyond the sketch" if rank is None else f"{rank:g}"
 
 
 def _worst_merge(rows: list[Row]) -> list[Row]:

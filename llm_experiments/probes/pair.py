@@ -7,6 +7,7 @@ the headers before the first number is read.
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -241,11 +242,12 @@ class Pair:
 
     def about(self) -> dict[str, Any]:
         """What a report says of the two sides; no path."""
-        return {
-            "base": self.base.resolve().name,
-            "tuned": self.tuned_folder.resolve().name,
-            "kind": self.kind,
-        }
+        names = {}
+        for side, folder in (("base", self.base), ("tuned", self.tuned_folder)):
+            path = Path(os.path.abspath(folder))  # a link keeps the name that the user knows
+            # The trainer calls every adapter's folder `adapter`; the run's folder above it says more.
+            names[side] = f"{path.parent.name}-adapter" if path.name == "adapter" else path.name
+        return {**names, "kind": self.kind}
 
 
 def finite(name: str, tensor: Tensor) -> Tensor:

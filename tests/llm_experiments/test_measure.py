@@ -232,7 +232,9 @@ def test_an_encoder_shows_how_far_its_states_moved(tmp_path, build):
     model = build("bert")
     model.bert.save_pretrained(tmp_path / "base")
     with torch.no_grad():
-        model.bert.encoder.layer[0].output.dense.weight[:, 5] += 1
+        model.bert.encoder.layer[0].output.dense.weight[:, 5] += torch.linspace(
+            0, 1, 32
+        )  # a constant would vanish in the norm
     model.bert.save_pretrained(tmp_path / "tuned")
     tokenizer_into(tmp_path / "base", tmp_path / "tuned")
     (tmp_path / "mine.jsonl").write_text('{"text": "w3 w4 w5"}\n')
@@ -362,8 +364,8 @@ def test_an_adapter_of_another_model_and_swapped_arguments_are_refused(tmp_path,
 
 # --- memory --------------------------------------------------------------------------------------
 
-SEVEN_B = {"q": (4096, 4096), "k": (4096, 4096), "v": (4096, 4096), "o": (4096, 4096)}
-SEVEN_B |= {"gate": (11008, 4096), "up": (11008, 4096), "down": (4096, 11008)}
+# The true shapes; a layer adds nothing to the peak, since one matrix is in memory at a time.
+SEVEN_B = {"q": (4096, 4096), "up": (11008, 4096), "down": (4096, 11008), "embed": (32000, 4096)}
 
 
 @pytest.mark.slow
@@ -373,7 +375,7 @@ def test_a_7b_shaped_checkpoint_in_16_bits_stays_under_8_gib(tmp_path):
         folder.mkdir()
         (folder / "config.json").write_text('{"model_type": "llama"}')
         placed = {}
-        for number, (name, shape) in enumerate([*SEVEN_B.items(), ("embed", (32000, 4096))], 1):
+        for number, (name, shape) in enumerate(SEVEN_B.items(), 1):
             # The embedding stands outside the blocks, as in a real folder.
             key = "model.embed_tokens.weight" if name == "embed" else f"model.layers.0.{name}_proj.weight"
             weight = 0.02 * torch.randn(shape, generator=torch.Generator().manual_seed(number))
@@ -384,13 +386,12 @@ def test_a_7b_shaped_checkpoint_in_16_bits_stays_under_8_gib(tmp_path):
             placed[key] = file
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": placed}))
     command = ["measure", str(tmp_path / "base"), str(tmp_path / "tuned"), "--out", str(tmp_path / "out")]
-    subprocess.run(
-        [sys.executable, "-m", "llm_experiments", *command, "--layers", "q_proj|down_proj"], check=True
-    )
+    subprocess.run([sys.executable, "-m", "llm_experiments", *command], check=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    print(f"peak {peak / 2**30:.2f} GiB")
     assert peak < 8 * 2**30
     record = store.read_record(tmp_path / "out" / "measure.json")
-    down = record["layers"][-1]
+    (down,) = [row for row in record["layers"] if row["norm"] > 0]
     assert down["name"].endswith("down_proj.weight") and down["needed"]["columns"] == 5
     assert down["intruders"] is None and down["needed"]["lora"] <= 5
     assert record["elsewhere"]["changed"][0]["name"] == "model.embed_tokens.weight"
