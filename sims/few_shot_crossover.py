@@ -283,7 +283,7 @@ def figure(name: str, task: Task, grid: list[int], got: dict[str, Array], fit: s
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the simulator."""
-    p = command.parser("few_shot_crossover", __doc__, 1024, 256)
+    p = command.parser("few_shot_crossover", __doc__, 512, 256)
     p.add_argument("--dims", type=int, metavar="D", help="a task of your own: coordinates in all")
     p.add_argument(
         "--tuned", type=int, default=4, metavar="K", help="coordinates that PEFT tunes (default: 4)"
