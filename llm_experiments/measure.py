@@ -69,6 +69,7 @@ def command(
     texts = read_texts(data) if data else None
     pair = open_pair(base, tuned)
     pair.names = _chosen(pair.names, layers)
+    _refuse_early(pair, out, bool(data))
     started = time.monotonic()
     settings = {"ranks": ranks, "eps": thresholds, "exact": exact, "layers": layers, "max_tokens": max_tokens}
     record = measured(pair, settings, texts, out)
@@ -100,6 +101,19 @@ def _check(ranks: list[int], thresholds: list[float], max_tokens: int, threads: 
         wrong = f"--threads must not be negative; got {threads}"
     if wrong:
         raise UserError(wrong)
+
+
+def _refuse_early(pair: Any, out: Path, with_text: bool) -> None:
+    """What would only fail at the end: a foreign file in the way, no tokenizer for the text."""
+    from reports import store
+
+    if (out / RECORD).exists():
+        store.read_record(out / RECORD)
+    if with_text and not (pair.base / "tokenizer.json").is_file():
+        message = (
+            f"{pair.base.name} must hold tokenizer.json for --data; save the fast tokenizer with the model"
+        )
+        raise UserError(message)
 
 
 def _chosen(names: list[str], pattern: str) -> list[str]:

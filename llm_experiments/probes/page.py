@@ -65,7 +65,7 @@ def summary(record: Row) -> list[str]:
         [f(row) for row in changed] for f in (lambda r: r["needed"]["columns"], lambda r: r["shape"][1])
     )
     lines.append(
-        f"S2FT on columns: {max(columns)} columns hold every change exactly"
+        f"S2FT on columns: {max(columns)} a matrix hold every change exactly"
         + (" (all of them: no column was spared)." if columns == widths else ".")
     )
     lines.append(

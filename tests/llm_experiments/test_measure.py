@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
 from llm_experiments.__main__ import main
+from llm_experiments.probes import on_text
 from llm_experiments.probes.pair import open_pair
 from llm_experiments.tuners.cla import ClaConfig
 from llm_experiments.tuners.s2ft import S2FTConfig
@@ -245,6 +246,16 @@ def test_an_encoder_shows_how_far_its_states_moved(tmp_path, build):
     assert -1 <= seen["cosine"] < 1 and seen["movement"] > 0
 
 
+def test_inputs_are_gathered_in_groups_that_fit_and_no_layer_is_left_out(folders, monkeypatch):
+    pair = open_pair(*folders(bump))
+    assert list(on_text.groups(pair, tokens=10)) == [pair.names]
+    # 10 tokens of 32 or 48 numbers of 4 bytes: at most two layers of 32.
+    monkeypatch.setattr(on_text, "HELD", 2 * 10 * 32 * 4)
+    found = list(on_text.groups(pair, tokens=10))
+    assert [name for group in found for name in group] == pair.names
+    assert max(map(len, found)) == 2 and all(len(g) == 1 for g in found if any("down" in name for name in g))
+
+
 # --- interruption and bad input ------------------------------------------------------------------
 
 
@@ -307,6 +318,23 @@ def test_a_bad_checkpoint_is_one_line_and_exit_2(how, folders, tmp_path, capsys)
     assert run(base, tuned, tmp_path / "out")[0] == 2
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and shown.count("\n") == 1 and words in shown
+
+
+def test_a_foreign_record_and_a_missing_tokenizer_are_refused_before_anything_is_measured(
+    folders, tmp_path, monkeypatch, capsys
+):
+    from llm_experiments import measure
+
+    pair = folders(bump)
+    monkeypatch.setattr(measure, "row_of", None)  # measuring anything would fail
+    (tmp_path / "mine.txt").write_text("w1 w2")
+    assert run(*pair, tmp_path / "out", "--data", str(tmp_path / "mine.txt"))[0] == 2
+    assert "tokenizer.json" in capsys.readouterr().err
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "measure.json").write_text("my own notes")
+    assert run(*pair, tmp_path / "out")[0] == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert (tmp_path / "out" / "measure.json").read_text() == "my own notes"
 
 
 def test_a_missing_shard_is_named(folders, tmp_path, capsys):

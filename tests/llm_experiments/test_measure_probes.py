@@ -69,6 +69,15 @@ def test_a_sketch_bounds_the_truth_on_the_promised_side(shape):
     assert sketch.rank_for(0.1) >= exact.rank_for(0.1)
 
 
+@pytest.mark.parametrize("shape", [(30, 50), (50, 30)])
+def test_values_from_the_gram_matrix_are_those_of_the_matrix(shape, monkeypatch):
+    matrix = gaussian(*shape)
+    direct = spectra.spectrum(matrix)
+    monkeypatch.setattr(spectra, "_DIRECT_SIDE", 1)
+    gram = spectra.spectrum(matrix, exact_side=50)
+    assert gram.exact and torch.allclose(gram.values, direct.values, rtol=1e-10)
+
+
 def test_a_sketch_of_low_rank_is_exact():
     matrix = (gaussian(90, 5) @ gaussian(5, 110, seed=1)).float()
     exact, sketch = spectra.spectrum(matrix), spectra.spectrum(matrix, exact_side=1, sketch=20)
