@@ -99,6 +99,12 @@ class Optimizer:
         return -self.rate * left * m / (np.sqrt(v) + 1e-8)
 
 
+def power(S: Array, exponent: float) -> Array:
+    """Powers of positive definite matrices."""
+    values, V = np.linalg.eigh(S)
+    return (V * values[:, None] ** exponent) @ transpose(V)
+
+
 def top(G: Array) -> tuple[Array, Array]:
     """The first singular vectors of each matrix: columns and rows."""
     U, _, Vt = np.linalg.svd(G)
@@ -119,16 +125,19 @@ def factored(
         if method != "LoRA" and t % interval == 0:
             W = anchor + B @ A
             if method == "PESO-R":
-                U, Vt = top(W - M)
+                # At the start r + 1 singular values tie: the nudge, not rounding, says which r are taken.
+                G = W - M if t else W - M + NUDGE * rng.standard_normal(M.shape)
+                U, Vt = top(G)
                 B, A = -U, Vt
             elif t:
-                U, Vt = top(B @ A)
-                if method == "PESO-T":
-                    B = U + NUDGE * rng.standard_normal(U.shape)
-                    A = Vt + NUDGE * rng.standard_normal(Vt.shape)
-                else:  # the same product in its singular vectors: nothing is merged
-                    size = np.sqrt(np.linalg.svd(B @ A, compute_uv=False)[:, :RANK])
-                    B, A = U * size[:, None], size[..., None] * Vt
+                P, Q = B @ A, np.linalg.qr(transpose(A))[0]
+                S = transpose(P @ Q) @ P @ Q
+                if method == "PESO-T":  # the product with all its singular values set to one
+                    B, A = P @ Q @ power(S, -0.5), transpose(Q)
+                    B = B + NUDGE * rng.standard_normal(B.shape)
+                    A = A + NUDGE * rng.standard_normal(A.shape)
+                else:  # the same product in balanced factors: nothing is merged
+                    B, A = P @ Q @ power(S, -0.25), power(S, 0.25) @ transpose(Q)
             anchor = W - B @ A
             for_B.reset()
             for_A.reset()
@@ -482,6 +491,8 @@ def main(arguments: list[str] | None = None) -> None:
             "against log-many restarts, not convergence itself.",
             "PESO-T starts again in its own subspace, which sees nothing of the missing direction once it has converged: "
             "it leaves the floor because its factors are nudged, and the nudges at every restart are what it ends with.",
+            "With Adam the PESO curves repeat on one machine only: Adam depends on the basis of the factors, and rounding "
+            "decides it where singular values nearly agree. Nothing is predicted of them but their ends.",
             "With noise every method keeps what the noise leaves; where the noise hides the gradient from the top "
             "subspace, restarts in it never move.",
         ],
