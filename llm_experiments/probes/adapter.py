@@ -30,7 +30,7 @@ from llm_experiments.probes.pair import (
 
 _PREFIX = "base_model.model."
 # Starts that rewrite the base weight, so that B A alone is not the change.
-_REWRITES = ("pissa", "olora", "corda", "loftq", "eva", "lora_ga")
+_REWRITES = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _WAY_ROUND = "call merge_and_unload().save_pretrained(FOLDER) and measure FOLDER"
 
 

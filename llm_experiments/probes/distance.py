@@ -88,11 +88,11 @@ def distances(delta_W: Tensor, spectrum: Spectrum, found: Energies, ranks: list[
     by_column, by_row = found.columns.sort(descending=True).values, found.rows.sort(descending=True).values
     total = float(found.columns.sum())
     sizes = {r: min(r * (n + m), n * m) for r in ranks}
-    entries = largest_entries(delta_W, max(sizes.values()))
+    entries = largest_entries(delta_W, max(sizes.values()) if total else 1)
     rows = []
     for r, p in sizes.items():
         s_columns, s_rows = min(p // n, m), min(p // m, n)
-        left = max(0.0, total - float(entries[p - 1]))
+        left = max(0.0, total - float(entries[p - 1])) if total else 0.0
         rows.append(
             {
                 "rank": r,

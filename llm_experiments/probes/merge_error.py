@@ -36,6 +36,8 @@ class MergeError:
 def merge_errors(W0: Tensor, delta_W: Tensor) -> list[MergeError]:
     """The merge of a change (n x m) in float32, bfloat16 and float16, block of rows by block of rows."""
     size, changed = norm(delta_W), int((delta_W != 0).sum())
+    if not changed:
+        return [MergeError(name, 0.0, 0.0, 0.0) for name in DTYPES]
     found = []
     for name, dtype in DTYPES.items():
         squared, lost, other, overflow = 0.0, 0, 0, False
@@ -48,6 +50,6 @@ def merge_errors(W0: Tensor, delta_W: Tensor) -> list[MergeError]:
             squared += norm(merged.double() - exact) ** 2
             lost += int(((merged == start) & (step != 0)).sum())
             other += int(((merged.double() - step.double()).to(dtype) != start).sum())
-        error = None if overflow else squared**0.5 / size if size else 0.0
-        found.append(MergeError(name, error, lost / changed if changed else 0.0, other / delta_W.numel()))
+        error = None if overflow else squared**0.5 / size
+        found.append(MergeError(name, error, lost / changed, other / delta_W.numel()))
     return found
