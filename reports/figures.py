@@ -113,7 +113,9 @@ def _picture(figure: Figure) -> bytes:
             if "limits" in figure[axis]:
                 getattr(axes, f"set_{axis}lim")(*figure[axis]["limits"])
         if axes.get_legend_handles_labels()[0]:
-            axes.legend()
+            entries = axes.get_legend_handles_labels()[0]
+            beside = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}  # many curves: leave them in sight
+            axes.legend(**(beside if len(entries) > 6 else {}))
         target = io.BytesIO()
         canvas.savefig(target, format="png", metadata={"Software": None})
     return target.getvalue()
