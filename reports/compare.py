@@ -76,17 +76,19 @@ def _is_information(difference: Difference, measured: bool) -> bool:
 _ABSENT = object()
 
 
-def _compare(before: Any, after: Any, place: str, found: list[Difference]) -> None:
+def _compare(before: Any, after: Any, place: str, found: list[Difference], sensitive: bool = False) -> None:
+    """Collect differences; `sensitive` marks parts whose floats depend on the processor's rounding."""
     if isinstance(before, dict) and isinstance(after, dict):
+        sensitive = sensitive or (before.get("sensitive") is True and after.get("sensitive") is True)
         for name in [*before, *(name for name in after if name not in before)]:
             inner = f"{place}.{name}" if place else name
-            _compare(before.get(name, _ABSENT), after.get(name, _ABSENT), inner, found)
+            _compare(before.get(name, _ABSENT), after.get(name, _ABSENT), inner, found, sensitive)
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         for i, (left, right) in enumerate(zip(before, after, strict=True)):
-            _compare(left, right, f"{place}[{i}]", found)
+            _compare(left, right, f"{place}[{i}]", found, sensitive)
     elif not _same(before, after):
         floats = _floats(before, after)
-        residue = floats and max(abs(before), abs(after)) < RESIDUE
+        residue = floats and (sensitive or max(abs(before), abs(after)) < RESIDUE)
         found.append(Difference(place, _short(before), _short(after), rounding=floats, residue=residue))
 
 

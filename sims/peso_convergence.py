@@ -303,8 +303,12 @@ def curves_part(run: command.Run, interval: int) -> tuple[list[Row], list[dict[s
                 "y": {"label": "loss", "scale": "log"},
                 "series": series,
                 "lines": [{"y": FLOOR, "label": "floor of rank r"}],
+                "sensitive": kind == "Adam",
             }
         )
+    for row in rows:  # Adam depends on the basis of the factors, so rounding decides between processors
+        if str(row["setting"]).startswith("Adam"):
+            row["sensitive"] = True
     return rows, figures
 
 

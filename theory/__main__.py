@@ -144,7 +144,7 @@ def _differences(stored: Json | None, fresh: Json) -> list[str]:
     plain = json.loads(json.dumps(fresh))
     ignored = ("key", "digest", "schema")  # an older record with the same content is as recorded
     trimmed = [{n: v for n, v in r.items() if n not in ignored} for r in (stored, plain)]
-    return [str(d) for d in compare_records(*trimmed) if not getattr(d, "information", False)]
+    return [str(d) for d in compare_records(trimmed[0], trimmed[1]) if not getattr(d, "information", False)]
 
 
 def _print_check(row: Json) -> None:

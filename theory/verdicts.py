@@ -132,7 +132,7 @@ def breaks(statement: Statement, instance: Json, witnesses: Json) -> bool:
         if "the instance has no" not in str(error):
             raise
         return False
-    return outcome.is_counterexample
+    return bool(outcome.is_counterexample)
 
 
 def run_control(claim: Claim, reading: Reading, control: Control) -> tuple[bool, bool]:

@@ -72,3 +72,13 @@ def test_measured_floats_and_machines_are_information() -> None:
 
 def test_key_and_digest_are_not_compared(claim: Record) -> None:
     assert compare_records(claim, claim | {"key": "1" * 64, "digest": "x"}) == []
+
+
+def test_floats_of_a_part_marked_sensitive_to_rounding_are_information() -> None:
+    before = {"id": "x", "table": [{"simulated": 1.0, "sensitive": True}, {"simulated": 1.0}]}
+    after = {"id": "x", "table": [{"simulated": 1.2, "sensitive": True}, {"simulated": 1.2}]}
+    found = compare_records(before, after)
+    assert [(d.where, d.information) for d in found] == [
+        ("table[0].simulated", True),
+        ("table[1].simulated", False),
+    ]

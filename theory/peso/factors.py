@@ -28,7 +28,8 @@ SIZES: list[dict[str, Any]] = [{"m": 1, "n": 1, "r": 1}, {"m": 2, "n": 2, "r": 1
 def factor_step(k: Kit, x: Instance) -> Mat:
     """(B - eta G A') (A - eta B' G) from B = U, A = V'."""
     B, A = x.U, x.V.T
-    return (B - x.eta * (x.G @ A.T)) @ (A - x.eta * (B.T @ x.G))
+    product: Mat = (B - x.eta * (x.G @ A.T)) @ (A - x.eta * (B.T @ x.G))
+    return product
 
 
 def singular_vectors(k: Kit, x: Instance) -> None:

@@ -45,7 +45,10 @@ def loss_and_gradient(w: Array, W: Array, G: Array, f: Array) -> tuple[float, Ar
                 method="SLSQP",
                 options={"ftol": 1e-13, "maxiter": 500},
             )
-            for start in (np.full(len(f), 1 / len(f)), np.eye(len(f))[int(np.argmin(((w - c) ** 2).sum(1) + e))])
+            for start in (
+                np.full(len(f), 1 / len(f)),
+                np.eye(len(f))[int(np.argmin(((w - c) ** 2).sum(1) + e))],
+            )
         ),
         key=lambda r: r.fun,
     )
