@@ -21,6 +21,7 @@ from theory.protocol import BadWitness, Kit, Mat, NotHere, Relation, Undecided
 from theory.registry import Registered
 
 LINES = 40
+LONG = 160  # characters of an expression before it gets a name
 MINUS = "(-1 * ("
 TAKEN = frozenset("Q Mat mat tr fro2 eye cols psd is_pinv left right".split())
 
@@ -57,6 +58,9 @@ class Expr:
     def __init__(self, text: str, value: Any, atomic: bool = False) -> None:
         if isinstance(value, reals.Real):
             msg = "the statement meets irrational numbers; `recheck` encloses them"
+            raise NoScript(msg)
+        if len(text) > 40 * LONG:
+            msg = "a scalar of the statement is too long an expression; run `recheck` instead"
             raise NoScript(msg)
         self.text, self.value, self.atomic = text, value, atomic
 
@@ -95,7 +99,8 @@ class Expr:
         return Expr.of(other) * self
 
     def __truediv__(self, other: Any) -> Expr:
-        return self._join(other, "/", self.value / Expr.of(other).value)
+        o = Expr.of(other)  # two ints would divide into a float
+        return Expr(f"({self.text} / Q({o.text}))", self.value / o.value, True)
 
     def __rtruediv__(self, other: Any) -> Expr:
         return Expr.of(other) / self
@@ -114,6 +119,13 @@ class Program(Kit):
         self._defined: dict[str, Mat] = {}
 
     def _mat(self, text: str, value: Mat) -> Mat:
+        if len(text) > LONG:  # a step of an algorithm: a name of its own, or texts would grow without bound
+            name = f"T{len(self.lines)}"
+            self.lines.append(f"{name} = {text}")
+            text = name
+        if len(self.lines) > 4 * LINES:
+            msg = f"it would need far more than {LINES} lines; run `recheck` instead"
+            raise NoScript(msg)
         return Mat(self, (text, value), value.shape)
 
     def literal(self, value: Mat) -> str:
@@ -130,13 +142,14 @@ class Program(Kit):
     def load(self, data: Json) -> Any:
         """The instance, its matrices as named literals."""
         x = instances.load(self.exact, data)
-        for name, value in x.items():
+        for field, value in x.items():
+            name = f"{field}_" if field in TAKEN else field
             if isinstance(value, Mat):
                 self.lines.append(f"{name} = {self.literal(value)}")
-                x[name] = self._mat(name, value)
+                x[field] = self._mat(name, value)
             elif isinstance(value, Fraction):
                 self.lines.append(f'{name} = Q("{value}")')
-                x[name] = Expr(name, value, True)
+                x[field] = Expr(name, value, True)
         return x
 
     def _define(self, prefix: str, key: str, value: Mat, check: str) -> Mat:
