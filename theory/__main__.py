@@ -85,7 +85,7 @@ def check(
     search: Annotated[
         bool, typer.Option(help="With --write: search, or keep the search of the old record.")
     ] = True,
-    budget: Annotated[int, typer.Option(min=0, help="Evaluations per statement in the search.")] = BUDGET,
+    budget: Annotated[int, typer.Option(min=1, help="Evaluations per statement in the search.")] = BUDGET,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     as_json: AsJson = False,
 ) -> None:
