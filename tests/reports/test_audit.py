@@ -29,7 +29,13 @@ ALL = [
 def _start(project: Any) -> subprocess.Popen[bytes]:
     """Start an audit of the project in a process of its own."""
     code = "import sys, pathlib, reports.audit as a; sys.exit(a.audit('none', 2, None, pathlib.Path()))"
-    return subprocess.Popen([sys.executable, "-c", code], cwd=project.root, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=project.root,
+        stdout=subprocess.DEVNULL,
+        # tests may run in the background, where a shell has Ctrl-C ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def _wait_for(condition: Any, seconds: float = 60) -> None:
