@@ -23,10 +23,11 @@ from itertools import product
 from typing import Any
 
 from theory.claim import Claim, Control, Json, Reading, Repair, Setting
-from theory.evidence import Counterexample, Custom, WordProof
+from theory.evidence import Counterexample, Custom
 from theory.lora_variants import descent
 from theory.lora_variants.descent import BELOW, CURVED, POSITIVE, SMOOTH, loss
 from theory.lora_variants.setting import source
+from theory.partial import StepProof
 from theory.protocol import Instance, Kit, Mat
 
 SCALE, SMALL, GAIN = "alpha / r > 0", "gamma (alpha/r)^2 < 1 / L_G", "gain of the run"
@@ -129,7 +130,7 @@ SCALED_REPAIR = Repair(
         "Delta / (s (1 - s L_G / 2) T)"
     ),
     statement=true_step,
-    evidence=WordProof(true_step_proof),
+    evidence=StepProof(true_step_proof),
     sharp=USUAL,
 )
 SCALED_CONTROLS = (
@@ -240,7 +241,7 @@ GAUSSIAN_REPAIR = Repair(
     ),
     statement=gaussian_step,
     setting=GAUSSIAN,
-    evidence=WordProof(gaussian_step_proof),
+    evidence=StepProof(gaussian_step_proof),
     necessary={TINY: gaussian("1", "5/6", 1)},
     sharp=SHORT,
 )

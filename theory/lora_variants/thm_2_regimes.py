@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import Any
 
 from theory.claim import Claim, Control, Reading, Repair, Setting
-from theory.evidence import Counterexample, WordProof
+from theory.evidence import Counterexample
 from theory.lora_variants import descent, long_chain
 from theory.lora_variants.descent import (
     LOWEST,
@@ -37,6 +37,7 @@ from theory.lora_variants.descent import (
     trained_part_proof,
 )
 from theory.lora_variants.setting import source
+from theory.partial import StepProof
 
 
 def regime(*some: tuple[int, int, int, int, int], steps: int, boundary: Any) -> Setting:
@@ -68,7 +69,7 @@ FROZEN_REPAIR = Repair(
         "Delta / (gamma (1 - gamma L_G / 2) T) <= 2 Delta / (gamma T), without lam"
     ),
     statement=trained_part,
-    evidence=WordProof(trained_part_proof),
+    evidence=StepProof(trained_part_proof),
     sharp=ONE_BLOCK,
 )
 FROZEN_CONTROLS = (
@@ -95,7 +96,7 @@ CHAIN_REPAIR = Repair(
         "Delta / (lam gamma (1 - gamma L_G / 2) c): the rate is in the number of chains, not of steps"
     ),
     statement=sharp_factor,
-    evidence=WordProof(sharp_proof),
+    evidence=StepProof(sharp_proof),
     necessary={LOWEST: run(1, 1, "1/2", ("1",), lam="2", E=[["1"]])},
     sharp=ONE_BLOCK,
 )
@@ -190,7 +191,7 @@ CLAIMS = (
                 ),
                 statement=long_chain.statement,
                 setting=long_chain.SETTING,
-                evidence=WordProof(long_chain.proof),
+                evidence=StepProof(long_chain.proof),
                 scope=(
                     "within a chain, one step after any number of steps, of every smooth loss; the chains add up by "
                     "the repairs of this claim and of thm_2_frozen"
@@ -224,7 +225,7 @@ CLAIMS = (
             Reading(
                 name="as printed",
                 statement=plain_factor,
-                evidence=WordProof(plain_proof),
+                evidence=StepProof(plain_proof),
                 scope=(
                     "one step of every smooth loss for every projector H; the mean over H and the sum over the steps "
                     "give the bound for W_0, ..., W_T as well as for W_0, ..., W_(T-1)"
@@ -241,7 +242,7 @@ CLAIMS = (
                 name="sharpened",
                 sentence="The same with Delta / (lam gamma (1 - gamma L_G / 2) T) (ours).",
                 statement=sharp_factor,
-                evidence=WordProof(sharp_proof),
+                evidence=StepProof(sharp_proof),
                 scope="one step of every smooth loss for every projector H, as above",
                 unused=("Q psd",),
                 sharp=ONE_BLOCK,

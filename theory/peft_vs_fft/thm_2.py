@@ -18,6 +18,7 @@ from typing import Any
 from theory.claim import Claim, Control, Json, Reading, Repair, Setting
 from theory.evidence import Counterexample, WordProof
 from theory.kits import perturbation
+from theory.partial import StepProof
 from theory.peft_vs_fft.setting import source
 from theory.protocol import Instance, Kit
 
@@ -171,7 +172,7 @@ STEP = Repair(
         "L^N [prod (m_k + phi_k) - prod m_k] |x|, attained by positive numbers"
     ),
     statement=layer_step,
-    evidence=WordProof(layer_proof),
+    evidence=StepProof(layer_proof),
     setting=LAYER,
     sharp=ATTAINED,
 )
@@ -231,7 +232,7 @@ LITERAL = Claim(
             name="x the tuned network's input of each layer",
             statement=layer_step,
             setting=LAYER,
-            evidence=WordProof(layer_proof),
+            evidence=StepProof(layer_proof),
             scope="one layer of any size and any Lipschitz activation; N layers by applying it N times",
             sharp=ATTAINED,
             controls=STEP_CONTROLS,

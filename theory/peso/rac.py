@@ -22,6 +22,7 @@ from typing import Any
 from theory import instances
 from theory.claim import Claim, Control, Json, Reading, Setting, Source
 from theory.evidence import Identity, WordProof
+from theory.partial import StepProof
 from theory.protocol import Instance, Kit
 
 SYMMETRIC, IDEMPOTENT, LOWEST, DESCENT = "H symmetric", "H idempotent", "E >= lam I", "smooth along the step"
@@ -365,7 +366,7 @@ CLAIMS = (
             Reading(
                 name="as stated",
                 statement=theorem_5_3,
-                evidence=WordProof(proof_5_3),
+                evidence=StepProof(proof_5_3),
                 scope=SCOPE,
                 unused=("lam >= 0",),
                 sharp=EXACT,
@@ -379,7 +380,7 @@ CLAIMS = (
                 name="sharpened",
                 sentence="The same with Delta / (lam gamma (1 - gamma L / 2) T), for gamma <= 2 / L (ours).",
                 statement=theorem_5_3_sharp,
-                evidence=WordProof(proof_5_3_sharp),
+                evidence=StepProof(proof_5_3_sharp),
                 scope=SCOPE,
                 unused=("lam >= 0",),
                 sharp=scalar(),
@@ -415,7 +416,7 @@ CLAIMS = (
             Reading(
                 name="as stated",
                 statement=theorem_5_5,
-                evidence=WordProof(proof_5_5),
+                evidence=StepProof(proof_5_5),
                 scope=SCOPE + " (the factors multiply)",
                 sharp=NO_GRADIENT_SEEN,
                 controls=(
@@ -427,7 +428,7 @@ CLAIMS = (
                 name="sharpened",
                 sentence="The same with the factor 1 - gamma (2 - gamma L) mu lam, for gamma <= 2 / L (ours).",
                 statement=theorem_5_5_sharp,
-                evidence=WordProof(proof_5_5_sharp),
+                evidence=StepProof(proof_5_5_sharp),
                 scope=SCOPE + " (the factors multiply)",
                 sharp=scalar(),
                 controls=(

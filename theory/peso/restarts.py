@@ -19,8 +19,9 @@ from typing import Any
 
 from theory import instances
 from theory.claim import Claim, Control, Json, Reading, Repair, Setting
-from theory.evidence import Counterexample, WordProof
+from theory.evidence import Counterexample
 from theory.kits import perturbation
+from theory.partial import StepProof
 from theory.peso import setting, thm_5_1
 from theory.peso.setting import SETTING, scalar_step
 from theory.protocol import Instance, Kit
@@ -108,7 +109,7 @@ SVD_RESTART = Claim(
         Reading(
             name="deterministic",
             statement=top_r,
-            evidence=WordProof(top_r_proof),
+            evidence=StepProof(top_r_proof),
             scope="one restart, every size and rank 0 <= r <= p; summed over T restarts it gives the rate",
             sharp=FLAT,
             unused=("eta >= 0",),
@@ -167,7 +168,7 @@ STOCHASTIC = Claim(
                     "delta measured on the full gradient"
                 ),
                 statement=thm_5_1.statement,
-                evidence=WordProof(thm_5_1.proof),
+                evidence=StepProof(thm_5_1.proof),
                 setting=SETTING,
                 sharp=scalar_step(),
             ),
@@ -243,7 +244,7 @@ EXPLOITATION = Claim(
             repair=Repair(
                 sentence="The gain of a restart survives every exploitation that does not increase the loss",
                 statement=careful_exploitation,
-                evidence=WordProof(careful_proof),
+                evidence=StepProof(careful_proof),
                 necessary={"exploitation does not increase the loss": CYCLE},
                 sharp=scalar_step(f2="1/8"),
             ),
@@ -302,7 +303,7 @@ FINITE_TIME = Claim(
         Reading(
             name="deterministic",
             statement=finite_time,
-            evidence=WordProof(finite_time_proof),
+            evidence=StepProof(finite_time_proof),
             scope="each summand, so any T; every size, projector and smooth loss",
             sharp=ONE_STEP,
             controls=(

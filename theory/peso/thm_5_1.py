@@ -18,6 +18,7 @@ from typing import Any
 from theory import instances
 from theory.claim import Claim, Control, Reading, Repair, Setting
 from theory.evidence import Counterexample, WordProof
+from theory.partial import StepProof
 from theory.peso import setting
 from theory.peso.setting import SETTING, scalar_step
 from theory.protocol import Instance, Kit
@@ -82,7 +83,7 @@ THEOREM = Claim(
         Reading(
             name="deterministic, exact gradient steps",
             statement=statement,
-            evidence=WordProof(proof),
+            evidence=StepProof(proof),
             scope=(
                 "one restart, for every size, projector and smooth loss; summing over restarts and letting their "
                 "number grow is the only step left"
