@@ -55,6 +55,7 @@ class Settings:
         eval_every: steps between evaluations (0: start and end only).
         eval_items: examples of each split in those.
         final_items: examples of each split at the end (0: all).
+        splits: the splits that are evaluated beside `train`, separated by commas; empty: all.
         device: `cpu`, `cuda` or `cuda:N`.
         threads: processor threads; part of the run, since sums depend on it in the last bit.
         options: further arguments of the method, by name.
@@ -82,6 +83,7 @@ class Settings:
     eval_every: int = 40
     eval_items: int = 100
     final_items: int = 300
+    splits: str = ""
     device: str = "cpu"
     threads: int = 1
     options: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -8,6 +8,9 @@ for bit, on the same processor.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import time
 import warnings
 from collections.abc import Callable
@@ -17,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from llm_experiments import checkpoint, data, methods, models, records
@@ -158,6 +161,7 @@ class Run:
                 settings.seed,
                 calibration=self.calibration() if self.method.calibrated else None,
                 loss=self.calibration_loss,
+                steps=settings.steps,
                 **settings.options,
             )
         if settings.cached_lower:
@@ -182,7 +186,10 @@ class Run:
         """Ids of all examples that will be looked at, with cached states where asked for."""
         most = self.settings.final_items and max(self.settings.final_items, self.settings.eval_items)
         splits = {}
+        wanted = self._wanted()
         for name, examples in self.examples.items():
+            if name not in wanted:
+                continue
             chosen = examples if name == "train" or not most else examples[:most]
             splits[name] = Split([self.encoding.item(example) for example in chosen])
         depth = self.settings.cached_lower
@@ -197,14 +204,45 @@ class Run:
                 split.states = lower.states([list(item.ids) for item in split.items], pad, cache)
         return splits
 
+    def _wanted(self) -> set[str]:
+        """The splits that are encoded: those asked for, and always the training split."""
+        asked = {name.strip() for name in self.settings.splits.split(",")} - {""} or set(self.examples)
+        unknown = sorted(asked - set(self.examples))
+        if unknown:
+            message = f"splits must be among {', '.join(self.examples)}; got {unknown[0]!r}"
+            raise SettingError(message)
+        return asked | {"train"}
+
     def _head(self) -> nn.Linear | None:
         if self.loaded.kind == "decoder":
             return None
         classes = len(self.task.labels)
         if self.settings.head == "probe":
-            self.say("fitting the head on untuned features")
-            return probe_head(self.learner, self.splits["train"], classes)
+            return self._probe(classes)
         return random_head(self.loaded.model.config.hidden_size, classes, self.settings.seed, self.device)
+
+    def _probe(self, classes: int) -> nn.Linear:
+        """The head fitted to untuned features; all methods share it, so it is kept on disk."""
+        cached = None
+        if self.folder is not None:
+            ids = [[item.ids, item.label] for item in self.splits["train"].items]
+            settings = [self.settings.cached_lower, self.settings.precision, self.settings.threads]
+            parts = [self.weights, settings, self.device.type, torch.__version__, ids]
+            key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+            cached = models.cache_folder("heads") / f"{key}.safetensors"
+            if cached.is_file():
+                stored = load_file(cached)
+                head = nn.Linear(stored["weight"].shape[1], classes)
+                head.load_state_dict(stored)
+                return head.to(self.device)
+        self.say("fitting the head on untuned features")
+        head = probe_head(self.learner, self.splits["train"], classes)
+        if cached is not None:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            partial = cached.with_suffix(f".{os.getpid()}")
+            save_file({name: tensor.contiguous() for name, tensor in head.state_dict().items()}, partial)
+            os.replace(partial, cached)
+        return head
 
     def calibration(self) -> list[CalibrationBatch]:
         """Batches over 1% of the training examples (one batch at least), the first of the run's order."""
@@ -234,7 +272,10 @@ class Run:
         return found
 
     def step(self, number: int) -> dict[str, float]:
-        """One optimizer step; returns loss (nats a label or token) and gradient norm before it."""
+        """One optimizer step; returns loss (nats a label or token) and gradient norm before it.
+
+        What the method itself adds to the loss is reported apart, as `penalty`.
+        """
         settings = self.settings
         indices = data.batch_indices(settings.seed, number, self.train_count, settings.batch)
         size = settings.micro_batch or settings.batch
@@ -253,6 +294,9 @@ class Run:
             part = summed / total
             part.backward()
             loss += float(part.detach())
+        extra = self.tuned.penalty()
+        if extra is not None:
+            extra.backward()
         # Asked for at every step, since a schedule may have changed which parameters train.
         parameters = list(self.trainable().values())
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip or float("inf"))
@@ -264,7 +308,8 @@ class Run:
         for optimizer in self.optimizers:
             optimizer.step()
         self.tuned.schedule.on_step_end(number, self.optimizer)
-        return {"step": number, "loss": loss, "grad_norm": float(norm), "lr_factor": factor}
+        row = {"step": number, "loss": loss, "grad_norm": float(norm), "lr_factor": factor}
+        return row if extra is None else {**row, "penalty": float(extra.detach())}
 
     def evaluate(self, step: int, limit: int | None) -> Evaluation:
         """Predictions on every split, the first `limit` examples of each."""
