@@ -82,3 +82,44 @@ def build():
 def make_model(request):
     """A function that builds the same tiny model every time; runs the test once per model."""
     return MODELS[request.param]
+
+
+_WORDS = ("plain", "sweet", "wet", "cold", "old", "kind")
+
+
+def _toy_splits(seed: int, train_size: int):
+    from llm_experiments.data import Example, three_way
+
+    texts = [f"{a} {b}" for a in _WORDS for b in _WORDS]
+    examples = [Example(f"{t} {'up' if label else 'down'}", label=label) for t in texts for label in (0, 1)]
+    first, validation, test = three_way(examples, 0.5, 0.2)
+    return {"train": first[:train_size], "validation": validation, "test": test}
+
+
+@pytest.fixture
+def run_of(monkeypatch):
+    """`run_of(method, steps=0, **settings)`: a run on 24 short texts, `steps` steps in; None: not prepared."""
+    from llm_experiments.data import Task
+    from llm_experiments.settings import Settings
+    from llm_experiments.tasks import TASKS
+    from llm_experiments.train import Run
+
+    toy = Task("words", "", "{text} is", "label_token", (), 24, 40, _toy_splits, labels=("down", "up"))
+    monkeypatch.setitem(TASKS, toy.name, toy)
+    # Every schedule acts within a few steps.
+    often = ("cola", "rac_lora", "c3la", "random_c3la", "lisa", "peso_lora_r", "peso_lora_t")
+    events = {name: {"every": 2} for name in often}
+    events |= {"galore": {"gap": 2}, "adalora": {"total_step": 7, "init_r": 3}}
+
+    def build(method: str, steps: int | None = 0, **changes) -> Run:
+        model = "tiny_bert" if method == "bitfit" else "tiny_llama"
+        chosen = {"method": method, "task": toy.name, "model": model, "steps": 8, "batch": 4, "lr": 1e-2}
+        chosen |= {"budget": "10%", "options": events.get(method, {}), "head": "random"}
+        run = Run(Settings(**{**chosen, **changes}))
+        if steps is not None:
+            run.prepare()
+            for number in range(steps):
+                run.step(number)
+        return run
+
+    return build
