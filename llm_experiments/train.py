@@ -13,7 +13,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from llm_experiments import checkpoint, data, methods, models, records
-from llm_experiments.data import Batch, Encoding, Split
+from llm_experiments.data import Batch, Encoding, Example, Split
 from llm_experiments.learner import Learner, Predictions, probe_head, random_head
 from llm_experiments.lower import LowerHalf, layers_of
 from llm_experiments.settings import SettingError, Settings
@@ -138,6 +138,7 @@ class Run:
         self.folder = folder / self.name if folder else None
         self.layers = len(layers_of(self.loaded.model))
         self.tuned: methods.Tuned | None = None
+        self._lower: LowerHalf | None = None
 
     # --- preparation -------------------------------------------------------------------------
 
@@ -185,24 +186,27 @@ class Run:
     def _encode(self, network: nn.Module) -> dict[str, Split]:
         """Ids of all examples that will be looked at, with cached states where asked for."""
         most = self.settings.final_items and max(self.settings.final_items, self.settings.eval_items)
-        splits = {}
         wanted = self._wanted()
-        for name, examples in self.examples.items():
-            if name not in wanted:
-                continue
-            chosen = examples if name == "train" or not most else examples[:most]
-            splits[name] = Split([self.encoding.item(example) for example in chosen])
-        depth = self.settings.cached_lower
-        if depth:
+        if self.settings.cached_lower:
+            name = f"{self.weights} {self.loaded.provenance['dtype']}"
             try:
-                lower = LowerHalf(network, depth, f"{self.weights} {self.loaded.provenance['dtype']}")
+                self._lower = LowerHalf(network, self.settings.cached_lower, name)
             except ValueError as error:
                 raise SettingError(str(error)) from error
-            self.say(f"running the {depth} frozen lower layers once")
-            pad, cache = self.loaded.tokenizer.pad_id, models.cache_folder("states")
-            for split in splits.values():
-                split.states = lower.states([list(item.ids) for item in split.items], pad, cache)
+            self.say(f"running the {self.settings.cached_lower} frozen lower layers once")
+        splits = {}
+        for name, examples in self.examples.items():
+            if name in wanted:
+                splits[name] = self.split(examples if name == "train" or not most else examples[:most])
         return splits
+
+    def split(self, examples: Sequence[Example]) -> Split:
+        """Examples as the prepared run reads them: ids, and the states of the frozen layers where they are cached."""
+        split = Split([self.encoding.item(example) for example in examples])
+        if self._lower is not None:
+            pad, cache = self.loaded.tokenizer.pad_id, models.cache_folder("states")
+            split.states = self._lower.states([list(item.ids) for item in split.items], pad, cache)
+        return split
 
     def _wanted(self) -> set[str]:
         """The splits that are encoded: those asked for, and always the training split."""

@@ -244,6 +244,8 @@ def show(found: list[Record]) -> None:
     for row in rows:
         table.add_row(row["split"], str(row["n"]), *(_cell(row.get(measure)) for measure in measures))
     console.print(table)
+    if "note" in counts:
+        console.print(f"note: {counts['note']}", highlight=False)
     note = "mean ± half-width of the 95% interval over seeds" if len(found) > 1 else "one seed: no interval"
     console.print(
         f"{note}; loss in nats. Settings, prompt and loss mask are in the records.", highlight=False

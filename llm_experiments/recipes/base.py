@@ -76,6 +76,7 @@ class Request:
     seed: int
     calibration: Iterable[Batch] | None = None
     loss: Loss | None = None
+    steps: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def take(self, **defaults: Any) -> dict[str, Any]:
@@ -92,6 +93,7 @@ class Tuned:
         formula: trainable numbers that the method's formula predicts; checked against the model.
         schedule: what happens between steps; see `Schedule`.
         settings: the method's configuration, for the record.
+        note: what a reader of the counts should know, such as a budget that was not spent; empty if nothing.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Tuned:
     ) -> None:
         self.model, self.formula, self.settings = model, formula, dict(settings)
         self.schedule = schedule or Schedule()
+        self.note = ""
         self.method: Method
         self.budget: int | None = None
 
@@ -130,6 +133,7 @@ class Tuned:
             "blocks": self.blocks_total,
             "share_of_blocks": self.counted() / self.blocks_total,
             "settings": self.settings,
+            **({"note": self.note} if self.note else {}),
         }
 
     # -- training -------------------------------------------------------------------------------------
@@ -137,6 +141,10 @@ class Tuned:
     def optimizer(self, lr: float, weight_decay: float = 0.0, **settings: Any) -> torch.optim.Optimizer:
         """The method's optimizer; see `make_optimizer`."""
         return make_optimizer(self.model, lr, weight_decay, **settings)
+
+    def penalty(self) -> Tensor | None:
+        """What the method adds to the mean loss of every step, with its graph; None for most methods."""
+        return None
 
     # -- numbers --------------------------------------------------------------------------------------
 
@@ -280,6 +288,7 @@ class Method:
         seed: int,
         calibration: Iterable[Batch] | None = None,
         loss: Loss | None = None,
+        steps: int | None = None,
         **options: Any,
     ) -> Tuned:
         """Puts the model under this method. The model is changed in place.
@@ -290,6 +299,7 @@ class Method:
             seed: of everything random in the method (initial factors, selections, offsets).
             calibration: batches (keyword arguments of the model) for methods that look at data first.
             loss: `loss(model, batch)` of a calibration batch; by default the loss that the model returns.
+            steps: how many steps will be trained, for methods whose schedule depends on it.
             options: settings of the method's configuration that override what the budget gives.
 
         Raises:
@@ -297,7 +307,7 @@ class Method:
         """
         total, numbers = block_parameters(model), budget.parameters(model)
         try:
-            tuned = self.recipe(model, Request(numbers, seed, calibration, loss, options))
+            tuned = self.recipe(model, Request(numbers, seed, calibration, loss, steps, options))
         except (ValueError, TypeError) as error:
             msg = f"{self.name}: {error}"
             raise MethodError(msg) from error

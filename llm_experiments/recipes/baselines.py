@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from peft import AdaLoraConfig, IA3Config, LoraConfig, PrefixTuningConfig, TaskType, VeraConfig
 from peft.optimizers import create_loraplus_optimizer
+from peft.tuners.adalora import AdaLoraLayer
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
@@ -109,6 +110,11 @@ def asym_lora(model: nn.Module, request: Request) -> Tuned:
 # -- AdaLoRA ------------------------------------------------------------------------------------------
 
 
+def adalora_layers(model: nn.Module) -> list[AdaLoraLayer]:
+    """The AdaLoRA layers of peft."""
+    return [m for m in model.modules() if isinstance(m, AdaLoraLayer)]
+
+
 class AdaLoraSchedule(Schedule):
     """Lets peft's allocator see the gradients of every step and prune ranks towards the target."""
 
@@ -143,6 +149,20 @@ class AdaLoraSchedule(Schedule):
 class AdaLoraTuned(PeftTuned):
     """AdaLoRA; a checkpoint keeps pruned ranks too, which peft's own format leaves out."""
 
+    def penalty(self) -> Tensor:
+        """`gamma` times the mean over all factors of `|A A' - I|_F`, or `|B' B - I|_F`.
+
+        peft adds the same in `AdaLoraModel.forward`, which is passed by where a trainer has a loss of its own, and
+        also where the `PeftModel` around it was made without a task type.
+
+        Source: Zhang et al., AdaLoRA (arXiv:2303.10512), eq. 4, without the square, as in peft.
+        """
+        gaps = []
+        for layer in adalora_layers(self.model):
+            for P in (layer.lora_A["default"], layer.lora_B["default"].T):
+                gaps.append(torch.linalg.norm(P @ P.T - torch.eye(len(P), dtype=P.dtype, device=P.device)))
+        return self.model.peft_config["default"].orth_reg_weight * torch.stack(gaps).mean()
+
     def state(self) -> dict[str, Tensor]:
         """All trainable tensors at full size."""
         return Tuned.state(self)
@@ -160,28 +180,38 @@ class AdaLoraTuned(PeftTuned):
 def adalora(model: nn.Module, request: Request) -> Tuned:
     """SVD-shaped LoRA whose ranks shrink from `init_r` (the budget) to two thirds of it on average.
 
-    Options: those of `AdaLoraConfig`; `total_step` (120) should be the number of training steps.
+    Options: those of `AdaLoraConfig`; `total_step` is the number of training steps unless given (120 where
+    nobody says how many there will be).
     """
     layers = [layer for members in kinds(model).values() for layer in members]
     per_rank = sum(m.in_features + m.out_features + 1 for m in layers)
     options = dict(request.options)
     init_r = options.pop("init_r", request.budget // per_rank)
-    if init_r < 1:
-        msg = f"the budget must be at least {per_rank}, one rank of every linear layer; got {request.budget}"
+    if init_r < 2 and "init_r" not in request.options:
+        msg = (
+            f"the budget must be at least {2 * per_rank}, two ranks of every linear layer, of which one may be "
+            f"pruned; got {request.budget}"
+        )
         raise ValueError(msg)
-    total = options.get("total_step", 120)
+    target_r = options.pop("target_r", max(1, 2 * init_r // 3))
+    if not 1 <= target_r < init_r:
+        msg = f"ranks are pruned from init_r to target_r, 1 <= target_r < init_r; got {target_r} and {init_r}"
+        raise ValueError(msg)
+    total = options.get("total_step", max(request.steps or 120, 2))
     settings = {
         "init_r": init_r,
-        "target_r": max(1, 2 * init_r // 3),
+        "target_r": target_r,
         "lora_alpha": 2 * init_r,
         "total_step": total,
         "tinit": total // 10,
-        "tfinal": total // 4,
+        "tfinal": max(1, total // 4),
         "target_modules": layers_named(*kinds(model)),
         **options,
     }
     config = AdaLoraConfig(**settings)
     tuned = with_peft(model, config, init_r * per_rank, request.seed, settings, tuned=AdaLoraTuned)
+    for layer in adalora_layers(tuned.model):
+        layer.ranknum["default"].requires_grad_(False)  # in half precision peft leaves this count trainable
     tuned.schedule = AdaLoraSchedule(tuned.model)
     return tuned
 
@@ -189,12 +219,21 @@ def adalora(model: nn.Module, request: Request) -> Tuned:
 # -- vectors ------------------------------------------------------------------------------------------
 
 
+# The largest rank that a budget gives VeRA. A rank costs one number a layer to train, but m + n frozen ones and as
+# many multiplications a token; beyond a few hundred that is more than the pretrained layer itself.
+VERA_RANK = 256
+
+
 def vera(model: nn.Module, request: Request) -> Tuned:
-    """Two vectors per layer scale frozen random factors that all layers share: `n + r` per layer, r <= 256."""
+    """Two vectors per layer scale frozen random factors that all layers share: `n + r` per layer.
+
+    A budget gives ranks up to `VERA_RANK`; the option `r` goes beyond.
+    """
     layers = [layer for members in kinds(model).values() for layer in members]
     outputs = sum(m.out_features for m in layers)
     options = dict(request.options)
-    rank = options.pop("r", min((request.budget - outputs) // len(layers), 256))
+    affordable = (request.budget - outputs) // len(layers)
+    rank = options.pop("r", min(affordable, VERA_RANK))
     if rank < 1:
         least = outputs + len(layers)
         msg = f"the budget must be at least {least}, one rank and the outputs of every layer; got {request.budget}"
@@ -205,7 +244,13 @@ def vera(model: nn.Module, request: Request) -> Tuned:
         "projection_prng_key": request.seed,
         **options,
     }
-    return with_peft(model, VeraConfig(**settings), outputs + rank * len(layers), request.seed, settings)
+    tuned = with_peft(model, VeraConfig(**settings), outputs + rank * len(layers), request.seed, settings)
+    if rank == VERA_RANK < affordable:
+        tuned.note = (
+            f"the budget of {request.budget:,} would allow rank {affordable}; VeRA stops at {VERA_RANK}, beyond "
+            f"which its frozen factors cost more than it trains (option r goes further)"
+        )
+    return tuned
 
 
 def ia3(model: nn.Module, request: Request) -> Tuned:
@@ -284,7 +329,7 @@ METHODS = (
         recipe=adalora,
         trains=f"P, diag and Q of an SVD-shaped update on {_LORA_MODULES}",
         source="Zhang et al., AdaLoRA (arXiv:2303.10512), in peft",
-        optimizer="AdamW; the orthogonality penalty acts where the model itself computes the loss",
+        optimizer="AdamW, with a penalty on factors that are not orthogonal",
         schedule="ranks pruned by importance after every step",
     ),
     Method(

@@ -3,7 +3,8 @@
 CoLA restarts both factors, RAC-LoRA draws a new frozen `A` and trains `B` from zero. The finished links are
 kept on the CPU, so that a chain of `k` links of rank `r` is saved as one ordinary LoRA of rank at most `k r`
 (`[B_1 .. B_k] [A_1; ..; A_k]`), which peft loads anywhere; it gives the weights of the chain up to the
-rounding of `k` merges.
+rounding of `k` merges. Disabling the adapter, or making another one active, takes them out of the weights again, up
+to that rounding (`tuners/chained.py`).
 """
 
 from __future__ import annotations
@@ -22,29 +23,30 @@ from llm_experiments.recipes.base import Method, PeftTuned, Request, Tuned, with
 from llm_experiments.recipes.baselines import freeze_A, lora_layers
 from llm_experiments.recipes.lora import lora_settings
 from llm_experiments.schedules import Chain
+from llm_experiments.tuners.chained import chain_config
 
 _BASE, _A, _B = "base.", "links.A.", "links.B."
 
 
 class ChainTuned(PeftTuned):
-    """LoRA in a chain.
-
-    Attributes:
-        links: layer name -> the factors `(A, B)` of finished links, scale included in `B`.
-    """
+    """LoRA in a chain; its layers are `ChainedLinear`."""
 
     def __init__(self, *arguments: Any, std: float | None, chain_seed: int, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.std, self.seed = std, chain_seed
-        self.links: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in lora_layers(self.model)}
+
+    @property
+    def links(self) -> dict[str, list[tuple[Tensor, Tensor]]]:
+        """Layer name -> the factors `(A, B)` of finished links, scale included in `B`."""
+        return {name: layer.links for name, layer in lora_layers(self.model).items()}
 
     @torch.no_grad()
     def next_link(self, link: int) -> None:
         """Merges `(alpha / r) B A` into the frozen weight and starts from `B = 0` and a fresh `A`."""
-        for name, layer in lora_layers(self.model).items():
+        for layer in lora_layers(self.model).values():
             A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
             delta_W = layer.get_delta_weight("default")
-            self.links[name].append((A.detach().cpu().clone(), (layer.scaling["default"] * B).cpu()))
+            layer.links.append((A.detach().cpu().clone(), (layer.scaling["default"] * B).cpu()))
             base = layer.get_base_layer().weight
             base += delta_W.to(base.dtype)
             B.zero_()
@@ -61,20 +63,17 @@ class ChainTuned(PeftTuned):
         """The current factors, the finished links, and the merged weights."""
         tensors = self.adapter_state()
         for name, layer in lora_layers(self.model).items():
-            links = self.links[name]
-            if links:
-                tensors[_BASE + name] = layer.get_base_layer().weight.detach()
-                tensors[_A + name] = torch.stack([A for A, _ in links])
-                tensors[_B + name] = torch.stack([B for _, B in links])
+            if layer.links:
+                tensors[_BASE + name] = layer.chained_weight
+                tensors[_A + name] = torch.stack([A for A, _ in layer.links])
+                tensors[_B + name] = torch.stack([B for _, B in layer.links])
         return tensors
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Puts back what `state` gave."""
-        self.links = {name: [] for name in self.links}
         for name, layer in lora_layers(self.model).items():
-            if _BASE + name in tensors:
-                layer.get_base_layer().weight.data.copy_(tensors[_BASE + name])
-                self.links[name] = list(zip(tensors[_A + name], tensors[_B + name], strict=True))
+            links = zip(tensors.get(_A + name, ()), tensors.get(_B + name, ()), strict=True)
+            layer.replace_links(list(links), tensors.get(_BASE + name))
         own = {n: t for n, t in tensors.items() if not n.startswith((_BASE, _A, _B))}
         self.load_adapter_state(own)
 
@@ -88,8 +87,8 @@ class ChainTuned(PeftTuned):
         for name, layer in lora_layers(self.model).items():
             A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
             last = (A.detach().cpu(), (layer.scaling["default"] * B.detach()).cpu())
-            factors[f"{name}.lora_A.weight"] = torch.cat([a for a, _ in (*self.links[name], last)])
-            factors[f"{name}.lora_B.weight"] = torch.cat([b for _, b in (*self.links[name], last)], dim=1)
+            factors[f"{name}.lora_A.weight"] = torch.cat([a for a, _ in (*layer.links, last)])
+            factors[f"{name}.lora_B.weight"] = torch.cat([b for _, b in (*layer.links, last)], dim=1)
             ranks[name.removeprefix("base_model.model.")] = len(factors[f"{name}.lora_A.weight"])
         whole = LoraConfig(
             r=min(ranks.values()),
@@ -116,7 +115,7 @@ def chain(model: nn.Module, request: Request, asymmetric: bool) -> Tuned:
     settings, formula = lora_settings(model, request, cost="r n" if asymmetric else "r (m + n)")
     tuned = with_peft(
         model,
-        LoraConfig(**settings),
+        chain_config(**settings),
         formula,
         request.seed,
         settings | {"every": every, "optimizer_state": policy, "std": std},

@@ -22,7 +22,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
@@ -32,6 +31,7 @@ from llm_experiments.recipes.baselines import lora_layers
 from llm_experiments.recipes.chains import ChainTuned
 from llm_experiments.recipes.lora import lora_settings
 from llm_experiments.schedules import Schedule
+from llm_experiments.tuners.chained import chain_config
 
 
 class Restarts(Schedule):
@@ -80,7 +80,7 @@ class Restarts(Schedule):
         if due:
             self.restart += 1
             for number, (name, layer) in enumerate(lora_layers(self.tuned.model).items()):
-                links = self.tuned.links[name]
+                links = layer.links
                 if self.transport:
                     seed = self.tuned.seed * 1_000_003 + 997 * self.restart + number
                     links += transport(layer, optimizer, self.fresh, seed)
@@ -199,7 +199,7 @@ def peso(model: nn.Module, request: Request, moved: bool) -> Tuned:
     fresh = max(1, settings["r"] // 4) if fresh is None else fresh
     tuned = with_peft(
         model,
-        LoraConfig(**settings),
+        chain_config(**settings),
         formula,
         request.seed,
         settings | {"every": every} | ({"fresh": fresh} if moved else {}),

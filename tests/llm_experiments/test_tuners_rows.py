@@ -4,16 +4,17 @@ import copy
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import get_peft_model
 from torch import nn
 
 from llm_experiments import methods
-from llm_experiments.methods import Budget
+from llm_experiments.methods import Budget, MethodError
 from llm_experiments.optimizers import GaLoreAdamW
-from llm_experiments.recipes.baselines import lora_layers
+from llm_experiments.recipes.baselines import VERA_RANK, lora_layers
 from llm_experiments.recipes.lora import spread_rank
 from llm_experiments.recipes.peso import PesoTuned, Restarts, gradient_restart
 from llm_experiments.tuners.architectures import blocks, kinds, linear
+from llm_experiments.tuners.chained import chain_config
 from llm_experiments.tuners.loreft.layer import LoreftLayer
 from llm_experiments.tuners.slices import SliceLayer
 
@@ -121,6 +122,43 @@ def test_adalora_prunes_to_its_target(start):
     assert sum(kept) == len(kept) and max(kept) <= 3
 
 
+def test_adalora_follows_the_number_of_steps(build):
+    for steps, expected in ((None, (120, 12, 30)), (40, (40, 4, 10)), (1, (2, 0, 1))):
+        tuned = methods.get("adalora").apply(build("llama"), BUDGET, 0, steps=steps)
+        config = tuned.model.peft_config["default"]
+        assert (config.total_step, config.tinit, config.tfinal) == expected
+    assert (
+        methods.get("adalora").apply(build("llama"), BUDGET, 0, steps=40, total_step=9).settings["total_step"]
+        == 9
+    )
+
+
+def test_adalora_without_a_rank_to_prune_is_refused(build):
+    with pytest.raises(MethodError, match="two ranks of every linear layer"):
+        methods.get("adalora").apply(build("llama"), Budget.count(2000), 0)
+    for options in ({"init_r": 1}, {"init_r": 3, "target_r": 3}, {"init_r": 3, "target_r": 0}):
+        with pytest.raises(MethodError, match="1 <= target_r < init_r"):
+            methods.get("adalora").apply(build("llama"), BUDGET, 0, **options)
+
+
+def test_adalora_penalty_is_what_peft_adds_to_a_loss_of_its_own(start):
+    tuned, _, batch = start("adalora", dtype=torch.float32)
+    steps(tuned, batch, 2)
+    with_labels = tuned.model.base_model(**batch).loss
+    bare = tuned.model.get_base_model()(**batch).loss
+    torch.testing.assert_close(tuned.penalty(), with_labels - bare, rtol=1e-5, atol=1e-6)
+    assert tuned.penalty() > 0 and tuned.penalty().requires_grad
+    assert start("lora")[0].penalty() is None
+
+
+def test_vera_says_where_a_budget_goes_unspent(build):
+    rich = methods.get("vera").apply(build("llama"), Budget.count(5000), 0)
+    assert rich.settings["r"] == VERA_RANK and f"stops at {VERA_RANK}" in rich.parameters_report()["note"]
+    further = methods.get("vera").apply(build("llama"), Budget.count(5000), 0, r=300)
+    assert further.settings["r"] == 300 and "note" not in further.parameters_report()
+    assert "note" not in methods.get("vera").apply(build("llama"), BUDGET, 0).parameters_report()
+
+
 # -- chains -------------------------------------------------------------------------------------------
 
 
@@ -141,6 +179,62 @@ def test_chain_adds_its_links_to_the_pretrained_weight(name, start):
         if name == "rac_lora":
             assert torch.equal(links[0][0], firsts[layer_name])
     assert not optimizer.state, "moments are reset at the end of a link"
+
+
+@pytest.mark.parametrize("name", ["cola", "peso_lora_r"])
+def test_a_chain_steps_aside_with_its_links(name, start):
+    """Disabled, unloaded, deleted or beside another adapter, the weight is the pretrained one to rounding."""
+    tuned, base, batch = start(name, every=2)
+    steps(tuned, batch, 5)
+    model, layers = tuned.model, lora_layers(tuned.model)
+    chained = {n: layer.get_base_layer().weight.clone() for n, layer in layers.items()}
+    pretrained = {n: base.get_submodule(n.removeprefix("base_model.model.")).weight for n in layers}
+
+    def holds(expected, exactly=False):
+        for n, layer in layers.items():
+            weight = layer.get_base_layer().weight
+            torch.testing.assert_close(weight, expected[n], rtol=0, atol=0 if exactly else 1e-14)
+
+    assert max((chained[n] - pretrained[n]).abs().max() for n in layers) > 1e-4
+    with model.disable_adapter():
+        holds(pretrained)
+    holds(chained, exactly=True)
+
+    model.add_adapter("second", copy.deepcopy(model.peft_config["default"]))
+    holds(chained, exactly=True)
+    model.set_adapter("second")
+    holds(pretrained)
+    model.merge_adapter(["second"])
+    holds(pretrained)  # its B is zero
+    model.unmerge_adapter()
+    model.set_adapter("default")
+    holds(chained, exactly=True)
+
+    model.merge_adapter()
+    with model.disable_adapter():
+        holds(pretrained)
+    holds(chained)
+    with pytest.raises(ValueError, match="cannot be mixed in one batch"):
+        model.eval()(**batch, adapter_names=["default", "second", "second"])
+    before = copy.deepcopy(tuned.state())
+    fresh, _, _ = start(name, every=2)
+    fresh.load_state(before)
+    with pytest.warns(UserWarning, match="Setting active adapter to second"):
+        model.delete_adapter("default")
+    holds(pretrained)
+    plain = fresh.model.unload()
+    for n, W0 in pretrained.items():
+        weight = plain.get_submodule(n.removeprefix("base_model.model.")).weight
+        torch.testing.assert_close(weight, W0, rtol=0, atol=1e-14)
+
+
+def test_another_adapter_is_not_merged_before_the_links(start):
+    tuned, base, batch = start("cola", every=2)
+    steps(tuned, batch, 5)
+    tuned.model.add_adapter("second", copy.deepcopy(tuned.model.peft_config["default"]))
+    tuned.model.merge_adapter(["second"])
+    with pytest.raises(ValueError, match="must be merged first"):
+        tuned.model.merge_adapter(["default"])
 
 
 def test_moments_are_kept_if_asked(start):
@@ -325,7 +419,7 @@ class Distance(nn.Module):
 def distance_after(kind, count=600, every=40, rank=2):
     torch.manual_seed(0)
     model = Distance()
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=["layer"])
+    config = chain_config(r=rank, lora_alpha=rank, target_modules=["layer"])
     tuned = PesoTuned(
         get_peft_model(model, config, autocast_adapter_dtype=False), 0, {}, std=None, chain_seed=0
     )
