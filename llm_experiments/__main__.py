@@ -20,8 +20,10 @@ COMMANDS = {
     "list": ("llm_experiments.catalogue", "Show methods, tasks and models, and what is prepared."),
     "train": ("llm_experiments.train_command", "Tune a model by one method on one task, over seeds."),
     "measure": ("llm_experiments.measure", "What tuning did to a checkpoint: spectra, distances, bounds."),
+    "advise": ("llm_experiments.advise.command", "Which method for your model, task and memory, and why."),
     "bench": ("llm_experiments.bench.command", "Time and memory of a training step, method beside method."),
     "gpu": ("llm_experiments.gpu.command", "Everything that wants a GPU, in parts of minutes; resumes."),
+    "run": ("llm_experiments.experiments.command", "An experiment of the papers: predictions scored on real models."),
     "doctor": ("llm_experiments.doctor", "Check the environment and say what would fix it."),
 }
 
