@@ -452,8 +452,11 @@ CLAIMS = (
             Reading(
                 name="the bound",
                 statement=last_to_first,
-                evidence=WordProof(last_to_first_proof),
-                scope="one chain before any number of chains, in means; the gain of a step is rac_5_3, sharpened",
+                evidence=StepProof(last_to_first_proof),
+                scope=(
+                    "the step of the induction over T, in means, from T = 0; the gain of a chain in the mean is "
+                    "rac_5_3, sharpened"
+                ),
                 sharp=TWO_CHAINS,
                 controls=(
                     Control("right side smaller by 1/50", tighten="1/50", instance=TWO_CHAINS),

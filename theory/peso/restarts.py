@@ -1,4 +1,4 @@
-"""Restarts of PESO one by one: exact top-r, stochastic, with any exploitation; and the finite-time form.
+"""Restarts of PESO one by one: exact top-r, stochastic, with any exploitation.
 
 Source: PESO, Theorem 5.1 and its variants (second-hand). Symbols as in `setting`; p = min(m, n).
 
@@ -9,7 +9,6 @@ Source: PESO, Theorem 5.1 and its variants (second-hand). Symbols as in `setting
   subspace of every sample is e2 e2', so the component of G is never moved, though the noise has mean zero.
 - "Any optimiser between restarts" fails in one dimension: an exploitation that undoes the restart's step makes a
   cycle with a constant gradient and delta = 0. What holds: an exploitation that does not increase the loss.
-- avg |G|^2 <= 2 Delta / (eta T) + avg delta^2 for eta <= 1 / L, attained at T = 1 by a quadratic with eta = 1 / L.
 """
 
 from __future__ import annotations
@@ -261,58 +260,4 @@ EXPLOITATION = Claim(
     ),
 )
 
-# -- finite time ----------------------------------------------------------------------------------------------
-AVERAGE = "one summand of the average"
-
-
-def finite_time(k: Kit, x: Instance) -> None:
-    """One summand of avg |G|^2 <= 2 Delta / (eta T) + avg delta^2, times eta."""
-    setting.projector(k, x)
-    setting.smooth_step(k, x)
-    k.given("L eta <= 1", k.le(x.L * x.eta, k.num(1)))
-    left, right = x.eta * k.fro2(x.G), 2 * (x.f0 - x.f1) + x.eta * setting.delta2(k, x)
-    k.claim(AVERAGE, k.le(left, right))
-
-
-def finite_time_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
-    """Twice the descent inequality, and (1 - L eta) eta |P G|^2 >= 0."""
-    k.use("P idempotent")
-    smooth = k.hypothesis("smooth along the step")
-    slack = k.hypothesis("L eta <= 1") * k.hypothesis("eta >= 0") * k.square(x.P @ x.G)
-    return {AVERAGE: [smooth, smooth, slack]}
-
-
-def twice(k: Kit, x: Instance) -> None:
-    """A weaker form, with the constant 4."""
-    setting.projector(k, x)
-    setting.smooth_step(k, x)
-    k.given("L eta <= 1", k.le(x.L * x.eta, k.num(1)))
-    right = 4 * (x.f0 - x.f1) + x.eta * setting.delta2(k, x)
-    k.claim(AVERAGE, k.le(x.eta * k.fro2(x.G), right))
-
-
-ONE_STEP = scalar_step(eta="1", f1="0")
-FINITE_TIME = Claim(
-    id="peso/finite_time_form",
-    source=setting.source("finite-time form of Theorem 5.1"),
-    sentence="With eta <= 1 / L the mean of |G|^2 over T restarts is at most 2 Delta / (eta T) plus the mean of delta^2.",
-    headline="True for every size and subspace, and attained: one step of length 1 / L on a quadratic gives equality.",
-    setting=SETTING,
-    uses=("peso/thm_5_1",),
-    readings=(
-        Reading(
-            name="deterministic",
-            statement=finite_time,
-            evidence=StepProof(finite_time_proof),
-            scope="each summand, so any T; every size, projector and smooth loss",
-            sharp=ONE_STEP,
-            controls=(
-                Control("the bound smaller by 1/50", instance=ONE_STEP, tighten="1/50"),
-                Control("twice the bound", kind="true", statement=twice),
-            ),
-        ),
-    ),
-)
-
-
-CLAIMS = (SVD_RESTART, STOCHASTIC, EXPLOITATION, FINITE_TIME)
+CLAIMS = (SVD_RESTART, STOCHASTIC, EXPLOITATION)

@@ -4,7 +4,7 @@ Source: PESO, Figure 1 and the appendix on the synthetic example (second-hand). 
 M = 10 (U U' + e e') with orthonormal columns U (n x r) and a unit vector e orthogonal to them; B (n x r), A (r x n).
 
 - Plain LoRA at B = 10 U, A = U' is at a stationary point of the factors with loss 100, exactly and in integers.
-- No matrix of rank at most r has a loss below 100: among r + 1 orthonormal directions one lies in its kernel. So 100
+- No matrix of rank at most r has a loss below 100: its columns hold at most r of the r + 1 directions of M. So 100
   is LoRA's floor, whatever its optimiser, and any method that never merges has it.
 - A restart in the top-r part of the residual removes its r largest singular values (step 1/2): after t restarts the
   loss is the tail beyond t r, hence 0 here after two. That needs a new subspace: with one restart only, or K at least
@@ -55,7 +55,7 @@ def not_a_minimum(k: Kit, x: Instance) -> None:
 
 
 def letters(k: Any) -> Instance:
-    """U, e and a matrix W with a unit vector v in its kernel that lies in the span of U and e."""
+    """U and e."""
     return Instance(U=k.letter("U", "n", "r"), e=k.letter("e", "n", 1))
 
 
@@ -94,55 +94,44 @@ TRAP = Claim(
 
 # -- the floor of LoRA and the zero of the others -----------------------------------------------------------------
 def floor(k: Kit, x: Instance) -> None:
-    """A matrix W that annihilates a unit vector v of the span of U, e has loss at least 100."""
+    """A matrix W of rank at most r has loss at least 100."""
     M = target(k, x)
-    k.given("v unit", k.eq(x.v.T @ x.v, k.eye(1)))
-    k.given("v in the span", k.eq(x.U @ x.U.T @ x.v + x.e @ x.e.T @ x.v, x.v))
-    k.given("W v = 0", k.eq(x.W @ x.v, k.zeros(x.W.shape[0], 1)))
+    r = k.tr(k.eye(x.U.shape[1]))
+    k.given("rank W <= r", k.le(k.tr(k.proj(x.W)), r))  # the trace of a projector is its rank
     k.claim("loss >= 100", k.le(100 * k.tr(k.eye(1)), k.fro2(x.W - M)))
 
 
 def floor_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
-    """|Z|^2 = |Z v|^2 + |Z (I - v v')|^2 for Z = W - M, and Z v = -10 v."""
+    """With P = W W^+ and M = 10 N: |W - M|^2 = |P (W - M)|^2 + 100 (tr N - tr P N), and tr P N <= tr P.
+
+    N = U U' + e e' is a projector of trace r + 1, so tr P - tr P N = |(I - N) P|^2.
+    """
     use_target(k, x)
-    k.use("W v = 0")
-    k.use("v in the span")
-    k.use("v unit")
-    Z = x.W - 10 * (x.U @ x.U.T + x.e @ x.e.T)
-    n = x.W.shape[1]
-    return {"loss >= 100": [k.square(Z @ (k.eye(n) - x.v @ x.v.T))]}
+    P, N = k.proj(x.W), x.U @ x.U.T + x.e @ x.e.T
+    inside = k.square(P @ (x.W - 10 * N))
+    return {"loss >= 100": [inside, k.square(P - N @ P, 100), *[k.hypothesis("rank W <= r")] * 100]}
 
 
 def floor_build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
-    """W = B A of rank r, with v from the span in its kernel: A is made orthogonal to v."""
-    x = frame(k, t, d)
-    span = k.hcat(x.U, x.e)
-    v = span @ k.cols(k.skew_orth(t.Y), [0])
-    W = t.B @ t.A @ (k.eye(d["n"]) - v @ v.T)
-    return Instance({**x, "v": v, "W": W})
+    """W = B A."""
+    return Instance({**frame(k, t, d), "W": t.B @ t.A})
 
 
 FLOOR_SETTING = Setting(
     dims=FRAMES,
-    free=lambda d: {
-        "Z": (d["n"], d["n"]),
-        "Y": (d["r"] + 1, d["r"] + 1),
-        "B": (d["n"], d["r"]),
-        "A": (d["r"], d["n"]),
-    },
+    free=lambda d: {"Z": (d["n"], d["n"]), "B": (d["n"], d["r"]), "A": (d["r"], d["n"])},
     build=floor_build,
-    letters=lambda k: Instance({**letters(k), "v": k.letter("v", "n", 1), "W": k.letter("W", "n", "n")}),
-    boundary=[{**PLANE, "v": [["0"], ["1"]], "W": [["10", "0"], ["0", "0"]]}],
+    letters=lambda k: Instance({**letters(k), "W": k.letter("W", "n", "n")}),
+    boundary=[{**PLANE, "W": [["10", "0"], ["0", "0"]]}, {**PLANE, "W": [["0", "0"], ["0", "0"]]}],
 )
 ON_THE_FLOOR: Json = FLOOR_SETTING.boundary[0]
+ABOVE_THE_RANK: Json = {**PLANE, "W": [["10", "0"], ["0", "10"]]}
 
 
 def half_floor(k: Kit, x: Instance) -> None:
     """A lower floor."""
     M = target(k, x)
-    k.given("v unit", k.eq(x.v.T @ x.v, k.eye(1)))
-    k.given("v in the span", k.eq(x.U @ x.U.T @ x.v + x.e @ x.e.T @ x.v, x.v))
-    k.given("W v = 0", k.eq(x.W @ x.v, k.zeros(x.W.shape[0], 1)))
+    k.given("rank W <= r", k.rank_le(x.W, x.U.shape[1]))
     k.claim("loss >= 50", k.le(50 * k.tr(k.eye(1)), k.fro2(x.W - M)))
 
 
@@ -224,9 +213,10 @@ CURVES = Claim(
             statement=floor,
             setting=FLOOR_SETTING,
             evidence=WordProof(floor_proof),
-            scope="every size, rank and W of rank at most r (such a W has a v by counting dimensions)",
+            scope="every size, rank and W of rank at most r",
             sharp=ON_THE_FLOOR,
             controls=(
+                Control("a W of rank r + 1", instance=ABOVE_THE_RANK, drop=("rank W <= r",)),
                 Control("a floor of 102.04", instance=ON_THE_FLOOR, tighten="1/50"),
                 Control("a floor of 50", kind="true", statement=half_floor),
             ),
@@ -317,18 +307,33 @@ def free_k(k: Kit, x: Instance) -> None:
     k.claim("loss after two steps", k.le(k.fro2(left), k.fro2(once - second)))
 
 
-def free_k_repaired(k: Kit, x: Instance) -> None:
-    """With a new subspace at every step, K = 1."""
-    k.given("K = 1", k.eq(k.num(x.K), k.num(1)))
-    free_k(k, x)
+def counted_restarts(k: Kit, x: Instance) -> None:
+    """The loss after two steps is what 2 / K restarts leave: the tail beyond 2 r / K."""
+    k.given("K divides the steps", k.any_(k.eq(k.num(x.K), k.num(1)), k.eq(k.num(x.K), k.num(2))))
+    once = x.M - k.svd_r(x.M, x.r, "first")
+    left = once - k.svd_r(once, x.r, "second") if x.K == 1 else once
+    count = 2 * x.r // x.K
+    k.claim("loss after two steps", k.eq(k.fro2(left), k.fro2(x.M - k.svd_r(x.M, count, "of all restarts"))))
 
 
-def free_k_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
-    """Both sides are the same matrix."""
-    return {"loss after two steps": []}
+def counted_build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
+    """M of rank at most 2 r or of full rank, with hints for its parts."""
+    r, sizes = d["r"], (d["m"], d["n"])
+    made = descending(k, t, d, min(sizes))
+    k.hint("first", added(made.parts[:r], made.zero))
+    k.hint("second", added(made.parts[r : 2 * r], made.zero))
+    k.hint("of all restarts", added(made.parts[: 2 * r // d["K"]], made.zero))
+    return Instance(M=added(made.parts, made.zero), r=r, K=d["K"])
 
 
 ONCE: Json = {**TWO, "K": 2}
+GRADED_ONCE: Json = {"M": GRADED["E"], "r": 1, "K": 2}
+COUNTED: list[dict[str, Any]] = [
+    {"m": 2, "n": 2, "r": 1, "K": 1},
+    {"m": 2, "n": 2, "r": 1, "K": 2},
+    {"m": 3, "n": 3, "r": 1, "K": 1},
+    {"m": 3, "n": 3, "r": 1, "K": 2},
+]
 COUNT = Claim(
     id="peso/restart_count",
     source=setting.source("choice of the restart interval K"),
@@ -337,13 +342,7 @@ COUNT = Claim(
         "False for a given number of steps: with K at least as large, PESO has one subspace and keeps LoRA's floor; "
         "the guarantees count restarts, not steps."
     ),
-    setting=Setting(
-        dims=[{"m": 2, "n": 2, "r": 1, "K": 1}, {"m": 2, "n": 2, "r": 1, "K": 2}],
-        free=svd_free,
-        build=lambda k, t, d: Instance({**restarts_build(k, t, d), "K": d["K"]}),
-        letters=lambda k: Instance(M=k.letter("M", "m", "n"), r="r", K=1),
-        boundary=[{**TWO, "K": 1}],
-    ),
+    setting=Setting(dims=COUNTED, free=svd_free, build=counted_build, boundary=[{**TWO, "K": 1}]),
     defect="missing hypothesis",
     uses=("peso/deflation", "peso/synthetic_curves"),
     readings=(
@@ -354,15 +353,19 @@ COUNT = Claim(
             scope="2 x 2, r = 1, two steps of length 1/2, one subspace against two",
             open_instance={"M": [["10", "0"], ["0", "9"]], "r": 1, "K": 2},
             repair=Repair(
-                sentence="The loss after T steps is guaranteed for K = 1; in general it is that of T / K restarts",
-                statement=free_k_repaired,
-                evidence=WordProof(free_k_proof),
-                necessary={"K = 1": ONCE},
-                sharp={**TWO, "K": 1, "M": [["1", "0", "0"], ["0", "2", "0"], ["0", "0", "3"]]},
+                sentence="Two steps leave what 2 / K restarts leave, the singular values beyond the (2 r / K)-th",
+                statement=counted_restarts,
+                evidence=Identity(COUNTED, points=1),
+                sharp=GRADED_ONCE,
             ),
             controls=(
-                Control("the repair with K = 2", statement=free_k_repaired, drop=("K = 1",), instance=ONCE),
-                Control("the repair", kind="true", statement=free_k_repaired),
+                Control(
+                    "the repair larger by 1/1000",
+                    statement=counted_restarts,
+                    tighten="1/1000",
+                    instance=GRADED_ONCE,
+                ),
+                Control("the repair", kind="true", statement=counted_restarts),
             ),
         ),
     ),

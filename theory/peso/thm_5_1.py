@@ -98,8 +98,11 @@ THEOREM = Claim(
             name="equality in the deterministic regime",
             sentence="The lower limit of the gradient norm equals the limit of the subspace error.",
             statement=never_negative,
-            evidence=WordProof(never_negative_proof),
-            scope="together with the first reading; every size and projector",
+            evidence=StepProof(never_negative_proof),
+            scope=(
+                "delta_k <= |G_k| at every restart, for every size and projector; with the first reading both limits "
+                "agree where delta_k converges"
+            ),
             sharp=scalar_step(P=[["0"]], f1="1/2"),
             controls=(
                 Control(

@@ -1,7 +1,7 @@
 """Performance estimation by PEPit: the worst mean squared gradient of block descent, as a number.
 
-It finds; what certifies are exact multipliers (`theory.peso.pep_certificate`) or exact data of a smooth loss
-(`theory.lora_variants.thm_2_cyclic`).
+It finds; what certifies are exact multipliers (`theory.peso.pep_certificate`, `theory.peso.finite_time`) or exact
+data of a smooth loss (`theory.lora_variants.thm_2_cyclic`).
 """
 
 from __future__ import annotations
@@ -45,6 +45,25 @@ def worst_cyclic_gradient(blocks: int, steps: int, gamma: float) -> float:
         if number < steps:
             total = total + gradient**2
             point = point - gamma * partition.get_block(gradient, number % blocks)
+    problem.set_performance_metric(total / steps)
+    return float(problem.solve(verbose=0))
+
+
+def worst_tuned_part(blocks: int, steps: int, gamma: float) -> float:
+    """The largest mean over T restarts of |P_k G_k|^2, restart k tuning block k mod `blocks` with the step gamma.
+
+    Since |G_k|^2 = |P_k G_k|^2 + delta_k^2, it is the smallest first term of the finite-time form of PESO for
+    restarts in that order, with f(W_0) - inf f <= 1 and a 1-smooth f.
+    """
+    f, problem, partition = _smooth_loss(blocks)
+    point, start, total = problem.set_initial_point(), None, 0
+    for number in range(steps + 1):
+        gradient, value = f.oracle(point)
+        start = value if start is None else start
+        problem.add_constraint(start - value + gradient**2 / 2 <= 1)
+        if number < steps:
+            part = partition.get_block(gradient, number % blocks)
+            total, point = total + part**2, point - gamma * part
     problem.set_performance_metric(total / steps)
     return float(problem.solve(verbose=0))
 
