@@ -32,7 +32,7 @@ def texts(tmp_path):
 @pytest.fixture
 def labelled(tmp_path):
     path = tmp_path / "labelled.jsonl"
-    rows = [{"text": text, "label": i % 2} for i, text in enumerate(TEXTS)]
+    rows = [{"text": ("ab " if i % 2 else "yz ") * 4 + text, "label": i % 2} for i, text in enumerate(TEXTS)]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return path
 
