@@ -356,6 +356,7 @@ def test_every_setting_is_part_of_the_name():
         eval_every=2,
         eval_items=3,
         final_items=4,
+        splits="test",
         device="cuda",
         threads=2,
         options={"r": 2},

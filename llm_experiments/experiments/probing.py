@@ -1,0 +1,140 @@
+"""What can be measured on a training of the pool, at its marks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llm_experiments.probes.effective import base_weights, effective_weights
+from llm_experiments.probes.forgetting import FarText
+from llm_experiments.probes.intruders import intruders
+from llm_experiments.probes.merge_error import merge_errors
+from llm_experiments.probes.spectra import norm, spectral_norm, spectrum
+from llm_experiments.recipes.base import MethodError
+
+if TYPE_CHECKING:
+    from llm_experiments.experiments.trial import Trial
+    from llm_experiments.train import Run
+
+EPS = (0.4, 0.6, 0.8)  # thresholds of intruder dimensions
+
+
+class Far:
+    """Forgetting of far text; see `probes/forgetting.py`."""
+
+    def __init__(self, run: Run, trial: Trial) -> None:
+        self.text = FarText(run, trial.far_items)
+
+    def measure(self) -> dict[str, Any]:
+        """The tuned model's measures, and the base model's under `base`."""
+        return {**self.text.measure(), "base": self.text.base}
+
+    def each(self) -> dict[str, Any]:
+        """One row an article."""
+        return self.text.each()
+
+
+class Spectra:
+    """Size and rank of the change of every matrix."""
+
+    def __init__(self, run: Run, trial: Trial) -> None:
+        self.run, self.before = run, base_weights(run)
+        self.norms = {name: (spectral_norm(W), norm(W)) for name, W in self.before.items()}
+
+    def measure(self) -> dict[str, Any]:
+        """By matrix: norms of the change over those of the weight, stable rank, energy rank, entry histogram."""
+        try:
+            now = effective_weights(self.run)
+        except MethodError as error:
+            return {"refused": str(error)}
+        rows = {}
+        for name, W0 in self.before.items():
+            change = now[name] - W0
+            found = spectrum(change)
+            top = float(found.values[0]) if len(found.values) else 0.0
+            spectral, frobenius = self.norms[name]
+            size = change.abs().flatten()
+            rows[name] = {
+                "spectral": spectral_norm(change),
+                "spectral_ratio": top / spectral,
+                "frobenius": norm(change),
+                "frobenius_ratio": norm(change) / frobenius,
+                "stable_rank": found.stable_rank,
+                "rank90": found.rank_for(0.9),
+                "numerical_rank": int((found.values > 1e-5 * top).sum()) if top else 0,
+                "changed": float((size > 0).float().mean()),
+                "quantiles": [float(q) for q in torch.quantile(size[:: max(1, len(size) // 10**6)], _SHARES)],
+            }
+        return rows
+
+
+_SHARES = torch.tensor([0.5, 0.9, 0.99, 0.999])
+
+
+class Intruding:
+    """Intruder dimensions of every matrix, beside those of a random change of equal size."""
+
+    def __init__(self, run: Run, trial: Trial) -> None:
+        self.run, self.before = run, base_weights(run)
+
+    def measure(self) -> dict[str, Any]:
+        """Counts summed over matrices by threshold: as printed (all, top ten), by spaces, and for random changes."""
+        try:
+            now = effective_weights(self.run)
+        except MethodError as error:
+            return {"refused": str(error)}
+        total = {str(eps): dict.fromkeys(_COUNTS, 0) for eps in EPS}
+        generator = torch.Generator().manual_seed(0)
+        for name, W0 in self.before.items():
+            change = now[name] - W0
+            if not bool(change.any()):
+                continue
+            noise = torch.randn(change.shape, generator=generator)
+            noise *= norm(change) / norm(noise)
+            tuned, control = intruders(W0, now[name], list(EPS)), intruders(W0, W0 + noise, list(EPS))
+            for found, random in zip(tuned, control, strict=True):
+                row = total[str(found.eps)]
+                for kind in ("printed", "top", "spaces"):
+                    row[kind] += getattr(found, kind)
+                    row[f"random_{kind}"] += getattr(random, kind)
+        return total
+
+
+_COUNTS = ("printed", "top", "spaces", "random_printed", "random_top", "random_spaces")
+
+
+class Merging:
+    """What merging loses in each dtype."""
+
+    def __init__(self, run: Run, trial: Trial) -> None:
+        self.run, self.before = run, base_weights(run)
+
+    def measure(self) -> dict[str, Any]:
+        """By dtype: mean relative error and share of lost entries over the changed matrices."""
+        try:
+            now = effective_weights(self.run)
+        except MethodError as error:
+            return {"refused": str(error)}
+        found: dict[str, list[Any]] = {}
+        for name, W0 in self.before.items():
+            if bool((now[name] != W0).any()):
+                for row in merge_errors(W0, now[name] - W0):
+                    found.setdefault(row.dtype, []).append(row)
+        return {
+            dtype: {
+                "error": max((r.error for r in rows if r.error is not None), default=None),
+                "lost": sum(r.lost for r in rows) / len(rows),
+                "not_restored": sum(r.not_restored for r in rows) / len(rows),
+            }
+            for dtype, rows in found.items()
+        }
+
+
+PROBES: dict[str, Callable[[Run, Trial], Any]] = {
+    "far": Far,
+    "spectra": Spectra,
+    "intruders": Intruding,
+    "merging": Merging,
+}
