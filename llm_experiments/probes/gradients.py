@@ -204,8 +204,8 @@ def gather(
         outputs: dict[str, Tensor] = {}
 
         def see(name: str, X: Tensor, mask: Tensor = mask) -> None:
-            real = X[mask.flatten()].double().cpu()
-            gathered[names.index(name)].Sigma_x += real.T @ real
+            real = X[mask.flatten()]
+            gathered[names.index(name)].Sigma_x += (real.T @ real).double().cpu()
 
         with watched(network, names, see), _outputs(network, names, outputs):
             scores, targets, _ = learner.scores(batch)
@@ -218,8 +218,8 @@ def gather(
             for total, each in zip(layer.halves, sign[:, number].tolist(), strict=True):
                 total.add_(gradient, alpha=each)
             layer.shuffled += other[i].float().cpu() / len(joined)
-            g = right[len(names) + i].flatten(0, -2)[mask.flatten()].double().cpu()
-            layer.Sigma_g += g.T @ g
+            g = right[len(names) + i].flatten(0, -2)[mask.flatten()].float()
+            layer.Sigma_g += (g.T @ g).double().cpu()
     tokens = sum(int(batch.inputs["attention_mask"].sum()) for batch in batches)
     for layer in gathered:
         layer.Sigma_x /= tokens

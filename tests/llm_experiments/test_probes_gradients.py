@@ -128,7 +128,7 @@ def test_gathered_gradients_are_those_of_the_mean_loss(model, run_of):
         assert layer.halves.shape == (3, *gradient.shape) and layer.examples == 16
         assert not torch.equal(layer.shuffled, layer.G)
         for Sigma in (layer.Sigma_x, layer.Sigma_g):
-            assert float(torch.linalg.eigvalsh(Sigma)[0]) > -1e-9
+            assert float(torch.linalg.eigvalsh(Sigma)[0]) > -1e-6 * float(Sigma.trace())  # float32 products
         assert gradient_spectrum(layer, "both", 0.1).values[0] > 0
     for p in parameters.values():
         p.requires_grad_(False)
