@@ -24,7 +24,7 @@ from sims import command
 from sims.command import curve, mean_curve
 from sims.present import BadInput, Row, compared, counted, guarded, show, tested, worst_z
 from theory.kits.floats import Floats
-from theory.peft_vs_fft import image_size, thm_1_image
+from theory.peft_vs_fft import image_size, thm_1_manifold
 from theory.protocol import Instance
 
 AUDIT = [["--quick"], []]
@@ -83,7 +83,7 @@ def jacobians(
     k = Floats()
     B = rng.standard_normal((n, m, r - lost_B)) @ rng.standard_normal((n, r - lost_B, r))
     A = rng.standard_normal((n, r, r - lost_A)) @ rng.standard_normal((n, r - lost_A, columns))
-    return {"rank": k.rank(thm_1_image.jacobian(k, Instance(B=k.mat(B), A=k.mat(A))))}
+    return {"rank": k.rank(thm_1_manifold.jacobian(k, Instance(B=k.mat(B), A=k.mat(A))))}
 
 
 def on_inputs(

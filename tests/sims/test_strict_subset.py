@@ -10,7 +10,7 @@ import pytest
 from sims import parallel, present
 from sims import strict_subset as subset
 from theory.kits.exact import Exact
-from theory.peft_vs_fft import image_size, thm_1_image
+from theory.peft_vs_fft import image_size, thm_1_manifold
 from theory.protocol import Instance
 
 
@@ -41,7 +41,7 @@ def test_rank_of_the_derivative_is_exact_at_integer_points(rank_B, rank_A):
 
     B = integers(4, 2) @ k.mat([[int(i == j < rank_B) for j in range(2)] for i in range(2)])
     A = k.mat([[int(i == j < rank_A) for j in range(2)] for i in range(2)]) @ integers(2, 3)
-    assert k.rank(thm_1_image.jacobian(k, Instance(B=B, A=A))) == image_size.derivative_rank(
+    assert k.rank(thm_1_manifold.jacobian(k, Instance(B=B, A=A))) == image_size.derivative_rank(
         4, 3, rank_B, rank_A
     )
 

@@ -2,7 +2,7 @@
 
 Source: the dimension is the classical one of matrices of rank r; the law of the smallest singular value of a Gaussian
 n x (n + 1) matrix is Edelman's (Eigenvalues and condition numbers of random matrices, 1988); see the claims of
-`thm_1_image`. Sizes are integers.
+`thm_1_manifold`. Sizes are integers.
 """
 
 from __future__ import annotations

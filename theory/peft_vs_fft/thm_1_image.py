@@ -1,21 +1,17 @@
-"""What PEFT can reach in parameter space: how small the image is, and what shape it has.
+"""How small PEFT's image is in parameter space, and what that does not say.
 
 Source: Theorem 1 (second-hand). g: R^k -> R^d maps the tuned numbers to a change of the weights; for LoRA
-g(B, A) = B A with B (m x r), A (r x n).
+g(B, A) = B A with B (m x r), A (r x n). The image's shape is the matter of `thm_1_manifold`.
 
 - Null set: for g continuously differentiable and k < d the image has measure zero (cover the cube by N^k small ones;
   their images have total volume of order N^(k-d)). For g merely continuous it is false: a Hilbert curve is a
   continuous map of an interval onto a square. And k < d is not the right condition for B A: r (m + n) may exceed m n
   while every r + 1 minor of B A vanishes.
-- Submanifold of dimension k: false for LoRA. At B = A = 0 the derivative is zero; where B and A have full rank its
-  kernel is {(-B Z, Z A)}, of dimension r^2, so the image has dimension r (m + n - r). An injective derivative is not
-  enough either: t -> (t^2 - 1, t^3 - t) crosses itself.
 - "Measure zero means bad approximation": false. diag(1, t) lies at distance t from the null set of rank 1 matrices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import product
 from typing import Any
@@ -23,7 +19,7 @@ from typing import Any
 from theory.claim import Claim, Control, Json, Reading, Repair, Setting
 from theory.evidence import Counterexample, Custom, Identity, WordProof
 from theory.peft_vs_fft.setting import source
-from theory.protocol import Instance, Kit, Mat
+from theory.protocol import Instance, Kit
 
 
 # -- measure zero -----------------------------------------------------------------------------------------------------
@@ -62,42 +58,78 @@ def covering_tends_to_zero(payload: Json) -> str | None:
     return None
 
 
-def hilbert(level: int) -> list[tuple[int, int]]:
-    """The cells of the 2^level grid in the order of the Hilbert curve."""
-    if level == 0:
-        return [(0, 0)]
-    half, inner = 2 ** (level - 1), hilbert(level - 1)
-    first = [(y, x) for x, y in inner]
-    second = [(x, y + half) for x, y in inner]
-    third = [(x + half, y + half) for x, y in inner]
-    last = [(2 * half - 1 - y, half - 1 - x) for x, y in inner]
-    return [*first, *second, *third, *last]
+# The four copies of a Hilbert curve in the next one: (x, y) of the h x h grid goes to M (x, y) + h u + v.
+COPIES = (
+    {"M": [[0, 1], [1, 0]], "u": [0, 0], "v": [0, 0]},
+    {"M": [[1, 0], [0, 1]], "u": [0, 1], "v": [0, 0]},
+    {"M": [[1, 0], [0, 1]], "u": [1, 1], "v": [0, 0]},
+    {"M": [[0, -1], [-1, 0]], "u": [2, 1], "v": [-1, -1]},
+)
+Cell = tuple[int, int]
 
 
 def curve() -> Json:
-    """The first four levels of the Hilbert curve."""
-    return {"levels": [[list(cell) for cell in hilbert(level)] for level in range(5)]}
+    """The four copies, and the first levels of the curve that they make from one cell."""
+    levels: list[list[Cell]] = [[(0, 0)]]
+    for level in range(4):
+        levels.append([placed(c, cell, 2**level) for c in COPIES for cell in levels[-1]])
+    return {
+        "copies": [dict(c) for c in COPIES],
+        "levels": [[list(cell) for cell in cells] for cells in levels],
+    }
+
+
+def placed(copy: Any, cell: Cell, h: int) -> Cell:
+    """M (x, y) + h u + v."""
+    a, b = (
+        copy["M"][i][0] * cell[0] + copy["M"][i][1] * cell[1] + h * copy["u"][i] + copy["v"][i]
+        for i in (0, 1)
+    )
+    return a, b
 
 
 def curve_fills_the_square(payload: Json) -> str | None:
-    """Each level visits every cell once, moves between neighbours, and refines the level before in order.
+    """Every level visits every cell once, moves between neighbours, and refines the level before in order.
 
-    Hence the polygons converge uniformly (neighbours at level j stay within 2 / 2^j), so the limit is continuous, and
-    its image is compact and meets every cell of every level: it is the whole square, a set of measure one.
+    Level 0 does. If a level does, made of cells 0 <= x, y < h from (0, 0) to (h - 1, 0), so does the next, for every h,
+    since the four maps send these cells to the four quadrants (each M a signed permutation, with v = -1 where it turns
+    an axis round), commute with halving (x -> floor(x / 2) at even h, by the same sign rule), and their ends, linear
+    in h, are neighbours: this is decided here for all h. Hence the polygons converge uniformly (neighbours at level j
+    stay within 2 / 2^j), the limit is continuous, and its image is compact and meets every cell of every level: it is
+    the whole square, a set of measure one.
     """
-    levels = payload["levels"]
-    if len(levels) < 4:
-        return "too few levels to see the refinement"
-    for level, cells in enumerate(levels):
-        side = 2**level
-        if sorted(map(tuple, cells)) != [(x, y) for x in range(side) for y in range(side)]:
-            return f"level {level} does not visit every cell once"
-        if any(abs(a[0] - b[0]) + abs(a[1] - b[1]) != 1 for a, b in zip(cells, cells[1:], strict=False)):
-            return f"level {level} jumps"
-        if level and [[x // 2, y // 2] for x, y in cells[::4]] != [list(c) for c in levels[level - 1]]:
-            return f"level {level} does not refine the level before"
-        if cells != [list(c) for c in hilbert(level)]:
-            return f"level {level} is not made by the recursion, which continues for ever"
+    copies, levels = payload["copies"], payload["levels"]
+    if levels[0] != [[0, 0]] or len(levels) < 4:
+        return "the curve does not start with one cell, or its levels are not shown"
+    quadrants = set()
+    for copy in copies:
+        M, u, v = copy["M"], copy["u"], copy["v"]
+        if (
+            sorted(sorted(map(abs, row)) for row in M) != [[0, 1], [0, 1]]
+            or M[0][0] * M[1][0]
+            or M[0][1] * M[1][1]
+        ):
+            return f"{M} is no signed permutation"
+        turned = [min(row) == -1 for row in M]
+        if v != [-int(t) for t in turned]:
+            return f"with v = {v} the cells leave the grid or halving goes wrong"
+        quadrants.add(tuple(a - int(t) for a, t in zip(u, turned, strict=True)))
+    if len(copies) != 4 or quadrants != {(0, 0), (0, 1), (1, 0), (1, 1)}:
+        return "the copies do not fill the four quadrants"
+    joints = []
+    for h in (1, 2):  # the ends are linear in h, so two values of h decide them for all
+        ends = [(placed(c, (0, 0), h), placed(c, (h - 1, 0), h)) for c in copies]
+        if ends[0][0] != (0, 0) or ends[-1][1] != (2 * h - 1, 0):
+            return "the next level does not lead from (0, 0) to (2 h - 1, 0)"
+        joints.append([(b[0] - a[0], b[1] - a[1]) for (_, a), (b, _) in zip(ends, ends[1:], strict=False)])
+    if joints[0] != joints[1] or any(abs(x) + abs(y) != 1 for x, y in joints[0]):
+        return "the curve jumps between two copies"
+    for level, cells in enumerate(levels[1:]):
+        made = [list(placed(c, (x, y), 2**level)) for c in copies for x, y in levels[level]]
+        if cells != made:
+            return f"level {level + 1} is not made of four copies of the level before"
+        if [[x // 2, y // 2] for x, y in cells[::4]] != levels[level]:
+            return f"level {level + 1} does not refine the level before"
     return None
 
 
@@ -176,7 +208,7 @@ NULL = Claim(
                 status="refuted",
                 produce=curve,
                 verify=curve_fills_the_square,
-                about="a Hilbert curve: levels visit every cell once, without jumps, each refining the one before",
+                about="a Hilbert curve: four maps that carry one level to the next, decided for every level",
             ),
             scope="k = 1, d = 2: a continuous map of the interval onto the square",
             controls=(
@@ -217,175 +249,10 @@ def _changed_row(name: str, value: int) -> Json:
 
 
 def _jumping() -> Json:
+    """The last copy not turned round: it fills its quadrant and starts away from where the third one ends."""
     payload = curve()
-    cells = payload["levels"][3]
-    cells[5], cells[40] = cells[40], cells[5]
+    payload["copies"][3] = {"M": [[0, 1], [1, 0]], "u": [1, 0], "v": [0, 0]}
     return payload
-
-
-# -- a submanifold? ----------------------------------------------------------------------------------------------------
-def jacobian(k: Kit, x: Instance) -> Mat:
-    """The derivative of vec(B A) in (vec B, vec A): [A' kron I, I kron B] (mn x r(m+n))."""
-    return k.hcat(k.kron(x.A.T, k.eye(x.B.shape[0])), k.kron(k.eye(x.A.shape[1]), x.B))
-
-
-def immersion(k: Kit, x: Instance) -> None:
-    """As printed: the derivative is injective, so that the image has dimension k = r (m + n)."""
-    parameters = x.B.shape[1] * (x.B.shape[0] + x.A.shape[1])
-    k.claim("rank of the derivative = k", k.eq(k.rank(jacobian(k, x)), k.num(parameters)))
-
-
-def kernel(k: Kit, x: Instance) -> None:
-    """At full rank the kernel of the derivative is {(-B Z, Z A)}, of dimension r^2: here Z = Y A^+ for each member."""
-    r = x.B.shape[1]
-    k.given("B of full rank", k.eq(k.pinv(x.B) @ x.B, k.eye(r)))
-    k.given("A of full rank", k.eq(x.A @ k.pinv(x.A), k.eye(r)))
-    k.given("in the kernel", k.eq(x.B @ x.Y, -(x.X @ x.A)))
-    Z = x.Y @ k.pinv(x.A)
-    k.claim("X = -B Z", k.eq(x.X, -(x.B @ Z)))
-    k.claim("B Y = B Z A", k.eq(x.B @ x.Y, x.B @ Z @ x.A))
-
-
-def kernel_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
-    """X = X A A^+ = -B Y A^+, and B Y = -X A = B Z A; B is injective, so Y = Z A."""
-    k.use("A of full rank")
-    k.use("in the kernel")
-    return {}
-
-
-def kernel_build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
-    """Factors of full rank (an identity on top or in front) and a member of the kernel."""
-    m, n, r = d["m"], d["n"], d["r"]
-    B = k.vcat(k.eye(r), t.B) if m > r else k.eye(r)
-    A = k.hcat(k.eye(r), t.A) if n > r else k.eye(r)
-    return Instance(B=B, A=A, X=-(B @ t.Z), Y=t.Z @ A)
-
-
-def kernel_free(d: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """What is free below and beside the identities, and the member of the kernel."""
-    m, n, r = d["m"], d["n"], d["r"]
-    return {"B": (m - r, r), "A": (r, n - r), "Z": (r, r)}
-
-
-def same_size(k: Kit, x: Instance) -> None:
-    """A consequence: X and Y vanish together."""
-    k.given("A of full rank", k.eq(x.A @ k.pinv(x.A), k.eye(x.B.shape[1])))
-    k.given("in the kernel", k.eq(x.B @ x.Y, -(x.X @ x.A)))
-    k.given("Y = 0", k.eq(k.fro2(x.Y), k.num(0)))
-    k.claim("X = 0", k.eq(k.fro2(x.X), k.num(0)))
-
-
-ORIGIN: Json = {"B": [["0"]], "A": [["0"]], "X": [["0"]], "Y": [["0"]]}
-GENERIC: Json = {"B": [["1"]], "A": [["1"]], "X": [["-1"]], "Y": [["1"]]}
-KERNEL_SETTING = Setting(
-    dims=[{"m": 2, "n": 2, "r": 1}, {"m": 3, "n": 2, "r": 1}, {"m": 3, "n": 3, "r": 2}],
-    free=kernel_free,
-    build=kernel_build,
-    letters=lambda k: Instance(
-        B=k.letter("B", "m", "r"),
-        A=k.letter("A", "r", "n"),
-        X=k.letter("X", "m", "r"),
-        Y=k.letter("Y", "r", "n"),
-    ),
-    boundary=[GENERIC],
-)
-
-
-def one_to_one(k: Kit, x: Instance) -> None:
-    """A map with an injective derivative everywhere takes different numbers to different points: here a nodal cubic."""
-    k.given("the derivative never vanishes", k.lt(k.num(0), _speed2(k, x.s)))
-    k.given("and at t", k.lt(k.num(0), _speed2(k, x.t)))
-    k.given("different numbers", k.lt(x.s, x.t))
-    a, b = _cubic(x.s), _cubic(x.t)
-    k.claim("different points", k.lt(k.num(0), k.sq(a[0] - b[0]) + k.sq(a[1] - b[1])))
-
-
-def _cubic(t: Any) -> tuple[Any, Any]:
-    return t * t - 1, t * (t * t - 1)
-
-
-def _speed2(k: Kit, t: Any) -> Any:
-    return k.sq(2 * t) + k.sq(3 * t * t - 1)
-
-
-def chord(k: Kit, x: Instance) -> None:
-    """Symmetric numbers have equal first coordinates."""
-    k.claim("first coordinates agree", k.eq(_cubic(-x.t)[0], _cubic(x.t)[0]))
-
-
-def chord_in_the_plane(k: Kit, x: Instance) -> None:
-    """Symmetric numbers have equal second coordinates, wrong but at t = 0, 1, -1."""
-    k.claim("second coordinates agree", k.eq(_cubic(-x.t)[1], _cubic(x.t)[1]))
-
-
-SUBMANIFOLD = Claim(
-    id="peft_vs_fft/thm_1_submanifold",
-    source=source("Theorem 1, embedded submanifold"),
-    sentence="The image of g is a k-dimensional embedded submanifold.",
-    headline=(
-        "False for LoRA: the derivative vanishes at the origin, and its rank is r (m + n - r), not r (m + n), where it is "
-        "largest; an injective derivative would not suffice either."
-    ),
-    defect="false statement",
-    uses=("peft_vs_fft/thm_1_null",),
-    readings=(
-        Reading(
-            name="LoRA",
-            statement=immersion,
-            setting=KERNEL_SETTING,
-            evidence=Counterexample(ORIGIN),
-            scope="1 x 1, at the start of training B = 0",
-            open_instance=GENERIC,
-            repair=Repair(
-                sentence=(
-                    "Where B and A have full rank the kernel of the derivative is {(-B Z, Z A)}, of dimension r^2: the "
-                    "image has dimension r (m + n - r)"
-                ),
-                statement=kernel,
-                evidence=WordProof(kernel_proof),
-                necessary={"A of full rank": {"B": [["1"]], "A": [["0"]], "X": [["1"]], "Y": [["0"]]}},
-                sharp=GENERIC,
-            ),
-            controls=(
-                Control(
-                    "a member that is not in the kernel",
-                    statement=kernel,
-                    drop=("in the kernel",),
-                    instance={**GENERIC, "X": [["1"]]},
-                ),
-                Control("X and Y vanish together", kind="true", statement=same_size),
-            ),
-        ),
-        Reading(
-            name="a smooth map with an injective derivative",
-            sentence="If the derivative of g is injective everywhere, the image is an embedded submanifold.",
-            statement=one_to_one,
-            setting=Setting(
-                dims=[{}],
-                free=lambda d: {"s": (1, 1), "t": (1, 1)},
-                build=lambda k, t, d: Instance(s=k.e(t.s, 0, 0), t=k.e(t.t, 0, 0)),
-                letters=lambda k: Instance(s=k.number("s"), t=k.number("t")),
-                boundary=[{"s": "0", "t": "1"}],
-            ),
-            evidence=Counterexample({"s": "-1", "t": "1"}),
-            scope="the nodal cubic t -> (t^2 - 1, t^3 - t), k = 1, d = 2",
-            repair=Repair(
-                sentence=(
-                    "The curve meets itself at t = 1 and t = -1, where the first coordinates always agree: an injective, "
-                    "proper map is needed as well"
-                ),
-                statement=chord,
-                evidence=WordProof(lambda k, x: {}),
-            ),
-            controls=(
-                Control(
-                    "the second coordinates", statement=chord_in_the_plane, instance={"s": "0", "t": "2"}
-                ),
-                Control("symmetric chords", kind="true", statement=chord),
-            ),
-        ),
-    ),
-)
 
 
 # -- density -----------------------------------------------------------------------------------------------------------
@@ -486,4 +353,4 @@ DENSITY = Claim(
     ),
 )
 
-CLAIMS = (NULL, SUBMANIFOLD, DENSITY)
+CLAIMS = (NULL, DENSITY)

@@ -358,12 +358,19 @@ def separation(k: Kit, x: Instance) -> None:
 
 
 def no_separation(k: Kit, x: Instance) -> None:
-    """The bound is the same for changes of equal norm."""
-    k.given("equal norms", k.le(k.op(x.low), k.op(x.high)))
-    k.claim("no larger", k.le(k.op(x.low), k.op(x.high)))
+    """The term L |Phi| |x| of the bound for a change whose norm is not larger, whatever the ranks."""
+    k.given("a norm not larger", k.le(k.op(x.low), k.op(x.high)))
+    k.given("L |x| >= 0", k.le(k.num(0), x.scale))
+    k.claim("a bound not larger", k.le(x.scale * k.op(x.low), x.scale * k.op(x.high)))
 
 
-PAIR: Json = {"low": [["1", "0"], ["0", "0"]], "high": [["1", "0"], ["0", "1"]]}
+def no_separation_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
+    """The two hypotheses, multiplied."""
+    return {"a bound not larger": [k.hypothesis("L |x| >= 0") * k.hypothesis("a norm not larger")]}
+
+
+PAIR: Json = {"low": [["1", "0"], ["0", "0"]], "high": [["1", "0"], ["0", "1"]], "scale": "1"}
+LARGER: Json = {"low": [["2"]], "high": [["1"]], "scale": "1"}
 SEPARATION = Claim(
     id="peft_vs_fft/thm_2_separation",
     source=source("Theorem 2, its use against PEFT"),
@@ -371,10 +378,12 @@ SEPARATION = Claim(
     headline="False: the bound sees norms only, so a change of rank one and a full one of equal norm have the same bound.",
     setting=Setting(
         dims=[{"n": 2}],
-        free=lambda d: {"low": (2, 2), "high": (2, 2)},
-        build=lambda k, t, d: Instance(low=t.low, high=t.high),
-        letters=lambda k: Instance(low=k.letter("low", "m", "n"), high=k.letter("high", "m", "n")),
-        boundary=[{"low": [["1"]], "high": [["1"]]}],
+        free=lambda d: {"low": (2, 2), "high": (2, 2), "scale": (1, 1)},
+        build=lambda k, t, d: Instance(low=t.low, high=t.high, scale=k.sq(k.e(t.scale, 0, 0))),
+        letters=lambda k: Instance(
+            low=k.letter("low", "m", "n"), high=k.letter("high", "m", "n"), scale=k.number("scale")
+        ),
+        boundary=[{"low": [["1"]], "high": [["1"]], "scale": "1"}],
     ),
     defect="false statement",
     uses=("peft_vs_fft/thm_2_literal",),
@@ -386,18 +395,18 @@ SEPARATION = Claim(
             scope="2 x 2, ranks 1 and 2",
             open_instance=None,
             repair=Repair(
-                sentence="The bound orders methods by |Phi| and by nothing else",
+                sentence="The bound orders methods by |Phi| alone: whose norm is not larger, its bound is not larger",
                 statement=no_separation,
-                evidence=WordProof(lambda k, x: {"no larger": [k.hypothesis("equal norms")]}),
-                necessary={"equal norms": {"low": [["2"]], "high": [["1"]]}},
+                evidence=WordProof(no_separation_proof),
+                necessary={"a norm not larger": LARGER},
                 sharp=PAIR,
             ),
             controls=(
                 Control(
                     "a larger norm for PEFT",
                     statement=no_separation,
-                    drop=("equal norms",),
-                    instance={"low": [["2"]], "high": [["1"]]},
+                    drop=("a norm not larger",),
+                    instance=LARGER,
                 ),
                 Control("the repair", kind="true", statement=no_separation),
             ),

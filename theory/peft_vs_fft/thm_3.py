@@ -101,19 +101,25 @@ def squares(X: Sequence[Fraction]) -> Fraction:
     )
 
 
+GRID = (
+    Fraction(-1),
+    Fraction(0),
+    Fraction(2),
+)  # three values decide a polynomial of degree 2 in each variable
+
+
 def rank_one_floor() -> Json:
     """The identity loss = 8/3 + squares at the 3^4 points that decide a polynomial of degree 2 in each variable."""
-    grid = [Fraction(v) for v in (-1, 0, 2)]
-    rows = [{"X": [str(v) for v in X], "loss": str(loss(X))} for X in product(grid, repeat=4)]
+    rows = [{"X": [str(v) for v in X], "loss": str(loss(X))} for X in product(GRID, repeat=4)]
     return {"floor": "8/3", "at_zero": str(loss((Fraction(0),) * 4)), "at_minimum": "0", "rows": rows}
 
 
 def second_gain_is_larger(payload: Json) -> str | None:
     """Loss - floor is a sum of squares minus 8 det X, and det X = 0 at rank one: E(1) >= floor > (E(0) + E(2)) / 2."""
     floor = Fraction(payload["floor"])
-    points = {tuple(row["X"]) for row in payload["rows"]}
-    if len(points) < 81:
-        return "fewer than 3^4 different points"
+    points = {tuple(Fraction(v) for v in row["X"]) for row in payload["rows"]}
+    if points != set(product(GRID, repeat=4)):
+        return "the points are not the grid of 3^4"
     for row in payload["rows"]:
         X = [Fraction(v) for v in row["X"]]
         if Fraction(row["loss"]) != loss(X) or loss(X) - floor != squares(X):
@@ -195,23 +201,63 @@ def at_least_zero(k: Kit, x: Instance) -> None:
     k.claim("loss >= 0", k.le(k.num(0), k.fro2(x.Ra @ (x.M - x.U @ x.V) @ x.Rb)))
 
 
-def beyond_the_rank(k: Kit, x: Instance) -> None:
-    """No rank beyond that of the target gains anything."""
-    k.given("rank M <= r", k.rank_le(x.M, x.r))
-    k.claim("no loss left", k.eq(k.tail2(x.M, x.r), k.num(0)))
+def attained(k: Kit, x: Instance) -> None:
+    """The whitened target's best rank-r part, unwhitened, has that loss."""
+    whitened = x.Ra @ x.M @ x.Rb
+    best = k.inv(x.Ra) @ k.svd_r(whitened, x.r, "SVD_r of the whitened target") @ k.inv(x.Rb)
+    k.claim("loss = tail", k.eq(k.fro2(x.Ra @ (x.M - best) @ x.Rb), k.tail2(whitened, x.r)))
 
 
-def exists() -> Json:
-    """Whatever the target, r = min(m, n) leaves no gain: the index of a singular value runs to min(m, n)."""
-    return {"sizes": [[m, n, min(m, n)] for m in range(1, 5) for n in range(1, 5)]}
+def unwhitened(k: Kit, x: Instance) -> None:
+    """Wrong: the best rank-r part of the target itself has that loss."""
+    value = k.fro2(x.Ra @ (x.M - k.svd_r(x.M, x.r, "SVD_r of the target")) @ x.Rb)
+    k.claim("loss = tail", k.eq(value, k.tail2(x.Ra @ x.M @ x.Rb, x.r)))
 
 
-def exists_trivially(payload: Json) -> str | None:
-    """The tail beyond min(m, n) is an empty sum."""
-    for m, n, r in payload["sizes"]:
-        if len(range(r + 1, min(m, n) + 1)) != 0:
-            return f"a singular value is left beyond r = {r} at {m} x {n}"
-    return None
+def attained_build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
+    """Positive definite roots, and a whitened target with a rational singular value decomposition."""
+    m, n = d["m"], d["n"]
+    Ra, Rb = t.A @ t.A.T + k.eye(m), t.B @ t.B.T + k.eye(n)
+    whitened = k.skew_orth(t.U) @ k.diagm(t.s, m, n) @ k.skew_orth(t.V)
+    return Instance(Ra=Ra, Rb=Rb, M=k.inv(Ra) @ whitened @ k.inv(Rb), r=d["r"])
+
+
+def computable_at(k: Kit, x: Instance) -> None:
+    """A weaker statement: the tail is at most twice the loss of that change."""
+    whitened = x.Ra @ x.M @ x.Rb
+    best = k.inv(x.Ra) @ k.svd_r(whitened, x.r, "SVD_r of the whitened target") @ k.inv(x.Rb)
+    k.claim("tail <= 2 loss", k.le(k.tail2(whitened, x.r), 2 * k.fro2(x.Ra @ (x.M - best) @ x.Rb)))
+
+
+def everything(k: Kit, x: Instance) -> None:
+    """With r = m the factors I and X give every X; likewise X and I with r = n."""
+    m, n = x.X.shape
+    k.claim("r = m", k.eq(k.eye(m) @ x.X, x.X))
+    k.claim("r = n", k.eq(x.X @ k.eye(n), x.X))
+
+
+def its_length(k: Kit, x: Instance) -> None:
+    """A weaker statement, on lengths."""
+    k.claim("length", k.le(k.fro2(k.eye(x.X.shape[0]) @ x.X), k.fro2(x.X)))
+
+
+ANY: Json = {"X": [["1"]]}
+ATTAINED = Setting(
+    dims=[{"m": 1, "n": 1, "r": 1}, {"m": 2, "n": 2, "r": 1}, {"m": 3, "n": 2, "r": 1}],
+    free=lambda d: {
+        "A": (d["m"], d["m"]),
+        "B": (d["n"], d["n"]),
+        "U": (d["m"], d["m"]),
+        "V": (d["n"], d["n"]),
+        "s": (1, min(d["m"], d["n"])),
+    },
+    build=attained_build,
+    letters=lambda k: Instance(
+        Ra=k.letter("Ra", "m", "m"), Rb=k.letter("Rb", "n", "n"), M=k.letter("M", "m", "n"), r="r"
+    ),
+    boundary=[],
+)
+WEIGHTED: Json = {"Ra": [["1", "0"], ["0", "3"]], "Rb": EYE, "M": [["2", "0"], ["0", "1"]], "r": 1}
 
 
 CRITICAL = Claim(
@@ -226,19 +272,20 @@ CRITICAL = Claim(
     readings=(
         Reading(
             name="exists",
-            evidence=Custom(
-                status="proved_within",
-                produce=exists,
-                verify=exists_trivially,
-                about="the tail beyond min(m, n) is an empty sum",
+            statement=everything,
+            setting=Setting(
+                dims=[{"m": 1, "n": 1}, {"m": 2, "n": 3}],
+                free=lambda d: {"X": (d["m"], d["n"])},
+                build=lambda k, t, d: Instance(X=t.X),
+                letters=lambda k: Instance(X=k.letter("X", "m", "n")),
+                boundary=[ANY],
             ),
+            evidence=WordProof(),
             vacuous="r = min(m, n) is such a rank for every target and every loss",
-            scope="every target",
+            scope="every size and every loss: at r = min(m, n) all changes are reached, so no rank gains more",
             controls=(
-                Control(
-                    "r = min(m, n) - 1", check=lambda: exists_trivially({"sizes": [[2, 2, 1]]}) is not None
-                ),
-                Control("r = min(m, n)", kind="true", check=lambda: exists_trivially(exists()) is not None),
+                Control("a change larger by 1/1000", tighten="1/1000", only="r = m", instance=ANY),
+                Control("on lengths", kind="true", statement=its_length),
             ),
         ),
         Reading(
@@ -246,11 +293,24 @@ CRITICAL = Claim(
             sentence="Under a Kronecker Hessian no rank r has a loss below the tail of the whitened target.",
             statement=computable,
             evidence=WordProof(computable_proof),
-            scope="every size; attained by the unwhitened SVD_r where Ra and Rb are invertible",
+            scope="every size and rank",
             sharp=EVEN,
             controls=(
                 Control("the loss smaller by 1/50", tighten="1/50", instance=EVEN),
                 Control("the loss is not negative", kind="true", statement=at_least_zero),
+            ),
+        ),
+        Reading(
+            name="attained by the best rank-r part, unwhitened",
+            sentence="For invertible Ra and Rb the change Ra^-1 SVD_r(Ra M Rb) Rb^-1 has the loss E(r), the tail.",
+            statement=attained,
+            setting=ATTAINED,
+            evidence=WordProof(),
+            scope="every size and rank; with the reading before it E(r) is the tail",
+            sharp=WEIGHTED,
+            controls=(
+                Control("the target's own SVD_r", statement=unwhitened, instance=WEIGHTED),
+                Control("the tail is at most twice that loss", kind="true", statement=computable_at),
             ),
         ),
     ),
@@ -272,25 +332,59 @@ def selection(k: Kit, x: Instance) -> None:
 
 
 def selection_diagonal(k: Kit, x: Instance) -> None:
-    """The same for a diagonal Hessian, as sums of squares g_i^2 / (2 h_i): the smaller one comes second."""
-    k.given("ordered", k.le(x.small, x.large))
-    k.claim("gains", k.le(x.small, x.large))
+    """A diagonal Hessian diag(1 / u1, 1 / u2): with weights u v the loss is the sum of u (|v|^2 / 2 - <g, v>).
+
+    Named so that the first coordinate gains no less: E(1) and E(2) are the losses at v = g, and no weights lie below.
+    """
+    k.given("u1 >= 0", k.le(k.num(0), x.u1))
+    k.given("u2 >= 0", k.le(k.num(0), x.u2))
+    first, second = x.u1 * k.fro2(x.g1) / 2, x.u2 * k.fro2(x.g2) / 2
+    k.given("ordered", k.le(second, first))
+    one = x.u1 * (k.fro2(x.v1) / 2 - k.dot(x.g1, x.v1))
+    other = x.u2 * (k.fro2(x.v2) / 2 - k.dot(x.g2, x.v2))
+    none, best, both = k.num(0), -first, -first - second
+    k.claim("E(1), first coordinate", k.le(best, one))
+    k.claim("E(1), second coordinate", k.le(best, other))
+    k.claim("E(2)", k.le(both, one + other))
+    k.claim("gains", k.le(best - both, none - best))
 
 
-CORRELATED: Json = {"H": [["10", "9"], ["9", "10"]], "g": [["1"], ["0"]], "small": "0", "large": "1"}
+def selection_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
+    """Each loss plus its gain is u |v - g|^2 / 2."""
+    first = k.hypothesis("u1 >= 0") * k.square(x.v1 - x.g1, "1/2")
+    second = k.hypothesis("u2 >= 0") * k.square(x.v2 - x.g2, "1/2")
+    return {
+        "E(1), first coordinate": [first],
+        "E(1), second coordinate": [second, k.hypothesis("ordered")],
+        "E(2)": [first, second],
+        "gains": [k.hypothesis("ordered")],
+    }
+
+
+def diagonal_build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
+    """Curvatures and gradients; u2 is made so small that the second coordinate gains no more."""
+    u1, share = k.sq(k.e(t.u1, 0, 0)) + 1, k.sq(k.e(t.u2, 0, 0))
+    u2 = u1 * k.fro2(t.g1) / ((1 + share) * (1 + k.fro2(t.g2)))
+    return Instance({**t, "u1": u1, "u2": u2})
+
+
+UNIT = {name: [["1"]] for name in ("g1", "g2", "v1", "v2")}
+EQUAL: Json = {**UNIT, "u1": "1", "u2": "1"}
+DIAGONAL = Setting(
+    dims=[{}],
+    free=lambda d: {name: (1, 1) for name in ("g1", "g2", "v1", "v2", "u1", "u2")},
+    build=diagonal_build,
+    letters=lambda k: Instance(
+        {name: k.letter(name, 1, 1) for name in UNIT} | {name: k.number(name) for name in ("u1", "u2")}
+    ),
+    boundary=[EQUAL],
+)
 PAIR_SETTING = Setting(
     dims=[{}],
-    free=lambda d: {"R": (2, 2), "g": (2, 1), "s": (1, 2)},
-    build=lambda k, t, d: Instance(
-        H=t.R @ t.R.T + k.eye(2),
-        g=t.g,
-        small=k.sq(k.e(t.s, 0, 0)),
-        large=k.sq(k.e(t.s, 0, 0)) + k.sq(k.e(t.s, 0, 1)),
-    ),
-    letters=lambda k: Instance(
-        H=k.letter("H", 2, 2), g=k.letter("g", 2, 1), small=k.number("small"), large=k.number("large")
-    ),
-    boundary=[{"H": EYE, "g": [["1"], ["1"]], "small": "1", "large": "1"}],
+    free=lambda d: {"R": (2, 2), "g": (2, 1)},
+    build=lambda k, t, d: Instance(H=t.R @ t.R.T + k.eye(2), g=t.g),
+    letters=lambda k: Instance(H=k.letter("H", 2, 2), g=k.letter("g", 2, 1)),
+    boundary=[{"H": EYE, "g": [["1"], ["1"]]}],
 )
 SELECTION = Claim(
     id="peft_vs_fft/thm_3_selection",
@@ -307,17 +401,22 @@ SELECTION = Claim(
             scope="two coordinates",
             open_instance={"H": [["10", "9"], ["9", "10"]], "g": [["1"], ["0"]]},
             repair=Repair(
-                sentence="For a diagonal Hessian the gains are g_i^2 / (2 h_i) in descending order",
+                sentence=(
+                    "For a diagonal Hessian of two coordinates the gains are g_i^2 / (2 h_i), the larger one first: "
+                    "E(1) = -max, E(2) = -sum"
+                ),
                 statement=selection_diagonal,
-                evidence=WordProof(lambda k, x: {"gains": [k.hypothesis("ordered")]}),
-                necessary={"ordered": {**CORRELATED, "small": "2"}},
+                evidence=WordProof(selection_proof),
+                setting=DIAGONAL,
+                necessary={"ordered": {**EQUAL, "u2": "2"}},
+                sharp=EQUAL,
             ),
             controls=(
                 Control(
                     "gains in ascending order",
                     statement=selection_diagonal,
                     drop=("ordered",),
-                    instance={**CORRELATED, "small": "2"},
+                    instance={**EQUAL, "u2": "2"},
                 ),
                 Control("the repair", kind="true", statement=selection_diagonal),
             ),

@@ -4,8 +4,12 @@ Source: Theorem 4 (second-hand). H (d x d) positive definite Hessian at the opti
 subspace, eps (d x 1) the shift, B = P (P'HP)^+ P', C = H^-1 - B, g (d x 1) the gradient of the full loss at PEFT's
 optimum.
 
-- Re-optimised after a gradient shift, the loss changes by -eps' H^-1 eps / 2 (full) and -eps' B eps / 2 (PEFT). The
-  gap is exact: C = C H C, so 2 (dL_peft - dL_full) = (C eps)' H (C eps) >= 0. ">" is false (eps = 0, or P square).
+- Re-optimised after a gradient shift, the loss L(w) becomes L(w) + eps'w. What tuning again changes of the shifted
+  loss is -eps' H^-1 eps / 2 (full) and -eps' B eps / 2 (PEFT). The gap is exact: C = C H C, so
+  2 (dL_peft - dL_full) = (C eps)' H (C eps) >= 0. ">" is false (eps = 0, or P square).
+- With the shift's own loss eps'w counted too (the shifted loss after tuning again minus the old loss before) the
+  difference is [(eps + g)' C (eps + g) - g' C g] / 2: a shift along -g makes it negative, so not even ">=" holds; the
+  mean over +-eps is the gap above.
 - The gap vanishes iff H^-1 eps lies in the subspace, that is eps in range(H P); not iff eps does. Both directions of
   the printed criterion fail at 2 x 2.
 - The comparison of B with H^-1 goes the other way: B <= H^-1. For a semidefinite H with H^+ neither order holds.
@@ -83,6 +87,12 @@ def reoptimised_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
     return {"dL_peft >= dL_full": [k.against_psd("H psd", (H_inv - B) @ x.eps)]}
 
 
+def reoptimised_weakly(k: Kit, x: Instance) -> None:
+    """With >= only."""
+    H_inv, B = hessian(k, x)
+    k.claim("dL_peft >= dL_full", k.le(k.num(0), k.tr(x.eps.T @ (H_inv - B) @ x.eps)))
+
+
 def reoptimised_strictly(k: Kit, x: Instance) -> None:
     """As printed, with a strict inequality."""
     H_inv, B = hessian(k, x)
@@ -96,23 +106,71 @@ def gap_is_bounded(k: Kit, x: Instance) -> None:
     k.claim("gap <= full change", k.le(full - k.tr(x.eps.T @ B @ x.eps), full))
 
 
+def converged(k: Kit, x: Instance) -> None:
+    """The gradient of the full loss at PEFT's optimum has no part in the subspace."""
+    k.given("PEFT has converged", k.eq(x.P.T @ x.g, k.zeros(x.P.shape[1], 1)))
+
+
+def whole_gap(k: Kit, x: Instance, eps: Mat) -> Any:
+    """Twice dL_peft - dL_full, the shifted loss after tuning again minus the old one before.
+
+    PEFT stands at w_full + H^-1 g, so its share of eps'w is larger by eps' H^-1 g.
+    """
+    H_inv, B = hessian(k, x)
+    return 2 * k.tr(eps.T @ H_inv @ x.g) + k.tr(eps.T @ (H_inv - B) @ eps)
+
+
+def whole_change(k: Kit, x: Instance) -> None:
+    """The shift's own loss counted, with >= only."""
+    converged(k, x)
+    k.claim("dL_peft >= dL_full", k.le(k.num(0), whole_gap(k, x, x.eps)))
+
+
+def whole_change_repaired(k: Kit, x: Instance) -> None:
+    """Twice the difference is (eps + g)' C (eps + g) - g' C g; over +-eps it has the mean (C eps)' H (C eps)."""
+    converged(k, x)
+    H_inv, B = hessian(k, x)
+    C, moved = H_inv - B, x.eps + x.g
+    k.claim("difference", k.eq(whole_gap(k, x, x.eps), k.tr(moved.T @ C @ moved) - k.tr(x.g.T @ C @ x.g)))
+    both = whole_gap(k, x, x.eps) + whole_gap(k, x, -x.eps)
+    k.claim("mean over +-eps", k.eq(both / 2, k.tr((C @ x.eps).T @ x.H @ (C @ x.eps))))
+    k.claim("mean dL_peft >= mean dL_full", k.le(k.num(0), both))
+
+
+def whole_change_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
+    """C g = H^-1 g, since P'g = 0; and C = C H C with H psd."""
+    k.use("PEFT has converged")
+    H_inv, B = hessian(k, x)
+    term = k.against_psd("H psd", (H_inv - B) @ x.eps)
+    return {"mean dL_peft >= mean dL_full": [term, term]}
+
+
+def not_below(k: Kit, x: Instance) -> None:
+    """A weaker statement: the difference is at least -g' C g."""
+    converged(k, x)
+    H_inv, B = hessian(k, x)
+    k.claim("bounded", k.le(-k.tr(x.g.T @ (H_inv - B) @ x.g), whole_gap(k, x, x.eps)))
+
+
 STILL: Json = {**ONE, "eps": [["0"]]}
+UNTUNED: Json = {"H": [["1"]], "P": [["0"]], "eps": [["-1"]], "g": [["1"]]}
 REOPTIMISED = Claim(
     id="peft_vs_fft/thm_4_reoptimised",
     source=source("Theorem 4, after re-optimising"),
     sentence="After a shift of the gradient and re-optimising, the loss of PEFT changes by more than that of full tuning.",
     headline=(
-        "True as >=, with an exact gap (C eps)' H (C eps) / 2; false as >: there is equality whenever the subspace can "
-        "answer the shift."
+        "Of what tuning again changes: true as >=, with an exact gap, and false as >. With the shift's own loss counted: "
+        "false even as >=, true on average over opposite shifts."
     ),
     setting=SETTING,
     defect="missing hypothesis",
     readings=(
         Reading(
-            name="strictly, as printed",
+            name="what tuning again changes, strictly as printed",
+            sentence="Tuning again lowers the shifted loss of PEFT by strictly less than that of full tuning.",
             statement=reoptimised_strictly,
             evidence=Counterexample(STILL),
-            scope="one parameter",
+            scope="one parameter; the shifted loss after minus before tuning again, the shift's own loss left out",
             open_instance=ONE,
             repair=Repair(
                 sentence="dL_peft - dL_full = (C eps)' H (C eps) / 2 >= 0 with C = H^-1 - P (P'HP)^+ P'",
@@ -129,6 +187,47 @@ REOPTIMISED = Claim(
                     instance=ALONG,
                 ),
                 Control("the gap is at most the full change", kind="true", statement=gap_is_bounded),
+            ),
+        ),
+        Reading(
+            name="what tuning again changes, not strictly",
+            sentence="Tuning again lowers the shifted loss of PEFT by no more than that of full tuning.",
+            statement=reoptimised,
+            evidence=WordProof(reoptimised_proof),
+            scope="every positive definite Hessian, subspace and shift; with the exact gap",
+            controls=(
+                Control("the gap larger by 1/1000", tighten="1/1000", only="gap", instance=ALONG),
+                Control("the order alone", kind="true", statement=reoptimised_weakly),
+            ),
+        ),
+        Reading(
+            name="the shift's own loss counted, not strictly",
+            sentence=(
+                "The shifted loss after tuning again, less the old loss before, is for PEFT at least what it is for full "
+                "tuning."
+            ),
+            statement=whole_change,
+            evidence=Counterexample(UNTUNED),
+            scope="one parameter that PEFT does not tune, a shift that moves the optimum towards PEFT",
+            open_instance={**UNTUNED, "eps": [["-3/2"]]},
+            repair=Repair(
+                sentence=(
+                    "dL_peft - dL_full = [(eps + g)' C (eps + g) - g' C g] / 2, g the full gradient at PEFT's optimum; its "
+                    "mean over +eps and -eps is (C eps)' H (C eps) / 2 >= 0"
+                ),
+                statement=whole_change_repaired,
+                evidence=WordProof(whole_change_proof),
+                necessary={"PEFT has converged": {**ONE, "g": [["1"]]}},
+            ),
+            controls=(
+                Control(
+                    "the difference larger by 1/1000",
+                    statement=whole_change_repaired,
+                    tighten="1/1000",
+                    only="difference",
+                    instance={**UNTUNED, "eps": [["1"]]},
+                ),
+                Control("at least -g' C g", kind="true", statement=not_below),
             ),
         ),
     ),
@@ -151,9 +250,10 @@ def strict_only_if(k: Kit, x: Instance) -> None:
 
 
 def strict_repaired(k: Kit, x: Instance) -> None:
-    """The gap is (C eps)' H (C eps), and it is 0 for eps = H P c: it vanishes exactly when eps lies in range(H P)."""
+    """The gap is (C eps)' H (C eps), 0 for eps = H P c; and where it is 0, C eps = 0, eps = H B eps lies in range(H P)."""
     H_inv, B = hessian(k, x)
     C = H_inv - B
+    k.claim("eps less its part in range(H P)", k.eq(x.eps - x.H @ B @ x.eps, x.H @ C @ x.eps))
     k.claim("gap", k.eq(k.tr(x.eps.T @ C @ x.eps), k.tr((C @ x.eps).T @ x.H @ (C @ x.eps))))
     k.claim("P' H C H P = 0", k.eq(x.P.T @ x.H @ C @ x.H @ x.P, k.zeros(x.P.shape[1], x.P.shape[1])))
 
@@ -343,11 +443,12 @@ def frozen(k: Kit, x: Instance) -> None:
 
 
 def frozen_repaired(k: Kit, x: Instance) -> None:
-    """The difference is g' eps: odd in eps, so zero on average over +-eps, and (g' eps)^2 >= 0 in the worst case."""
+    """The difference is g' eps: odd in eps, so zero on average over +-eps; in the worse of the two PEFT loses no less."""
     k.given("H psd", k.psd(x.H))
     (peft, full), (back, full_back) = frozen_changes(k, x, x.eps), frozen_changes(k, x, -x.eps)
     k.claim("difference", k.eq(peft - full, k.tr(x.g.T @ x.eps)))
     k.claim("average over +-eps", k.eq(peft + back, full + full_back))
+    k.claim("full loses the same both ways", k.eq(full, full_back))
 
 
 AGAINST: Json = {"H": [["1"]], "P": [["0"]], "eps": [["-1"]], "g": [["1"]]}
@@ -369,7 +470,10 @@ FROZEN = Claim(
             scope="one parameter that PEFT does not tune",
             open_instance={**AGAINST, "eps": [["-2"]]},
             repair=Repair(
-                sentence="dL_peft - dL_full = g' eps; over +eps and -eps the sums are equal",
+                sentence=(
+                    "dL_peft - dL_full = g' eps; over +eps and -eps the sums are equal, and full tuning loses the same "
+                    "both ways, so in the worse one PEFT loses no less"
+                ),
                 statement=frozen_repaired,
                 evidence=WordProof(nothing),
                 sharp=AGAINST,
