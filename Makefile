@@ -17,7 +17,8 @@ export TOKENIZERS_PARALLELISM := false
 help: ## this list
 	@echo "make TARGET, with TARGET one of"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-11s %s\n", $$1, $$2}' Makefile
-	@echo "variables: BUDGET=$(BUDGET) (audit), JOBS=$(JOBS) (test processes), PYTHON=$(PYTHON), VENV=$(VENV)"
+	@echo "variables: BUDGET=$(BUDGET) (audit), JOBS=$(JOBS) (test processes), PYTHON=$(PYTHON), VENV=$(VENV)," \
+	    "GPU_ARGS=$(GPU_ARGS) (gpu; see $(PYTHON) -m llm_experiments gpu --help)"
 
 audit: ready ## settle every claim, run the simulators, write records, figures and pages (within BUDGET)
 	$(PY) -m reports audit --budget $(BUDGET)
@@ -38,7 +39,7 @@ bench: ready ## how long checks and training steps take on this machine
 	$(PY) -m llm_experiments bench
 
 gpu: ## the trainings that want a GPU, with the Python that is there (PYTHON=...); installs nothing
-	$(PYTHON) -m llm_experiments gpu
+	$(PYTHON) -m llm_experiments gpu $(GPU_ARGS)
 
 site: ready ## the pages as a web site, in site/
 	$(PY) -m pip install --quiet --no-build-isolation --constraint requirements.lock --editable '.[site]'

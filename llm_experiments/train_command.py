@@ -151,6 +151,8 @@ def execute(runs: list[Settings], parallel: int, checkpoint_every: int, row: str
 
 def one(settings: Settings, checkpoint_every: int, row: str | None, bars: bool = False) -> Record:
     """One run, from its checkpoint or its finished record where there is one."""
+    import torch
+
     from llm_experiments import records
     from llm_experiments.methods import MethodError
     from llm_experiments.models import cache_folder
@@ -174,6 +176,12 @@ def one(settings: Settings, checkpoint_every: int, row: str | None, bars: bool =
             )
         except MethodError as error:
             raise UserError(str(error)) from error
+        except torch.OutOfMemoryError as error:
+            message = (
+                f"{settings.method} at batch {settings.batch} ran out of memory on {settings.device}; take a "
+                "smaller --micro-batch or --max-length, or --precision bf16"
+            )
+            raise UserError(message) from error
         run.save()
         records.write(run, body, row)
         (run.folder / "checkpoint.pt").unlink(missing_ok=True)  # full tuning leaves gigabytes

@@ -138,6 +138,11 @@ ARMS = {
             lambda m, seed: _tuned("dora", m, seed, r=3, scale=1.0),
         ),
         Arm(
+            "dora_lean",
+            "the same numbers as dora, LoRA's activations kept, one product more in the backward pass",
+            lambda m, seed: _tuned("dora", m, seed, r=3, scale=1.0, lean=True),
+        ),
+        Arm(
             "s2ft",
             "S2FT in place: 1/16 of all heads, 1/50 of all channels",
             lambda m, seed: _tuned("s2ft_r", m, seed, **s2ft_mix(m, seed)),
@@ -155,6 +160,8 @@ PAIRS = (
     ("s2ft", "floor"),
     ("lora", "full"),
     ("dora", "lora"),
+    ("dora_lean", "lora"),
+    ("dora_lean", "dora"),
     ("cla", "lora16"),
     ("cla", "cla_factor"),
     ("cla_factor", "lora16"),

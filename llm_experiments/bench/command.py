@@ -11,7 +11,7 @@ import typer
 
 from llm_experiments.errors import UserError
 
-DEFAULT_ARMS = ("full", "floor", "lora", "dora", "s2ft", "lora16", "cla_factor", "cla")
+DEFAULT_ARMS = ("full", "floor", "lora", "dora", "dora_lean", "s2ft", "lora16", "cla_factor", "cla")
 BUSY = 0.5  # load average of the minute before, above which the record says that the machine was not free
 SWITCH_SIZES = (1024, 2048, 4096, 8192)
 

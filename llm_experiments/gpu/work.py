@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from llm_experiments.bench import command as bench
 from llm_experiments.bench.rounds import TIME_IS_UP
 from llm_experiments.errors import UserError
@@ -87,6 +89,9 @@ def run(part: Part, place: Place, until: float, again: bool = False) -> bool:
         except TimeIsUp:
             bench.say("time is up; the same command goes on from here")
             return False
+        except torch.OutOfMemoryError:
+            bench.say(f"{place.record(unit)}: out of memory on {place.hardware}; recorded as failed")
+            body = _failed(unit, place, "out of memory")
         body |= {"id": place.record(unit), "key": place.key(unit), "tier": "gpu"}
         body.setdefault("complete", True)
         bench.show(body)
@@ -94,6 +99,24 @@ def run(part: Part, place: Place, until: float, again: bool = False) -> bool:
         store.write_record(path, body)
         store.write_run(path, seconds=time.monotonic() - begun)
     return all(finished(unit, place) for unit in part.units)
+
+
+def _failed(unit: Unit, place: Place, why: str) -> Row:
+    """The record of a unit that could not be finished on this hardware; the next call tries it again."""
+    if place.device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    return {
+        "headline": f"Failed on {place.hardware}: {why}.",
+        "question": unit.what,
+        "settings": unit.settings,
+        "machine": store.machine(),
+        "tables": {"": [{"unit": unit.name, "failed": why}]},
+        "figures": [],
+        "notes": [],
+        "claims": [],
+        "complete": False,
+        "failed": why,
+    }
 
 
 def _steps(unit: Unit, place: Place, until: float) -> Row:
@@ -243,6 +266,8 @@ def overview(parts: tuple[Part, ...], place: Place) -> Row:
                 machine = found.get("machine", {})
                 where = machine.get("gpu") or machine.get("processor") or "unknown hardware"
                 state = f"{'run' if found.get('complete') else 'run in part'} on {where}"
+                if found.get("failed"):
+                    state = f"failed on {where}: {found['failed']}"
             table.append({"part": number, "what": f"{place.record(unit)}: {unit.what}", "state": state})
     done = sum(row["state"].startswith("run on") for row in table)
     return {

@@ -16,6 +16,7 @@ from llm_experiments.recipes.base import Method, PeftTuned, Request, Tuned, with
 from llm_experiments.recipes.lora import lora_settings
 from llm_experiments.schedules import Schedule
 from llm_experiments.tuners.architectures import block_of, blocks, kinds, layers_named
+from llm_experiments.tuners.lean_dora import lean_dora_config
 
 # -- LoRA+ --------------------------------------------------------------------------------------------
 
@@ -58,9 +59,16 @@ def lora_plus(model: nn.Module, request: Request) -> Tuned:
 
 
 def dora(model: nn.Module, request: Request) -> Tuned:
-    """Direction by LoRA, magnitude of every output row trained besides: `r (m + n) + n` per layer."""
-    settings, formula = lora_settings(model, request, fixed=lambda m: m.out_features, use_dora=True)
-    return with_peft(model, LoraConfig(**settings), formula, request.seed, settings)
+    """Direction by LoRA, magnitude of every output row trained besides: `r (m + n) + n` per layer.
+
+    With the option `lean` the same numbers train in LoRA's memory, at the price of one more product with the frozen
+    weight in the backward pass (`tuners/lean_dora.py`).
+    """
+    request.options = dict(request.options)
+    lean = request.options.pop("lean", False)
+    settings, formula = lora_settings(model, request, fixed=lambda m: m.out_features)
+    config = lean_dora_config(**settings) if lean else LoraConfig(**settings, use_dora=True)
+    return with_peft(model, config, formula, request.seed, settings | {"use_dora": True, "lean": lean})
 
 
 def rslora(model: nn.Module, request: Request) -> Tuned:

@@ -91,6 +91,26 @@ def test_a_part_goes_on_where_time_ran_out(places, monkeypatch):
     assert len(made) == 3
 
 
+def test_a_unit_out_of_memory_is_recorded_as_failed_and_the_next_one_runs(places, monkeypatch, capsys):
+    def outcome(unit):
+        if unit.name == "first":
+            raise torch.OutOfMemoryError
+        return {}
+
+    made = counting(monkeypatch, outcome)
+    later = time.monotonic() + 60
+    assert work.run(TWO, place(), later) is False
+    assert made == ["first", "second"]
+    assert "gpu/first: out of memory on one GPU; recorded as failed" in capsys.readouterr().err
+    found = store.read_record(store.record_path("bench", "gpu/first"))
+    assert (found["failed"], found["complete"]) == ("out of memory", False)
+    rows = work.overview((TWO,), place())["tables"]["Units"]
+    assert [row["state"].split(" on ")[0] for row in rows] == ["failed", "run"]
+    assert rows[0]["state"].endswith(": out of memory")
+    work.run(TWO, place(), later)
+    assert made[2:] == ["first"], "what failed is tried again, what is finished is not"
+
+
 def test_no_unit_starts_after_the_time(places, monkeypatch):
     made = counting(monkeypatch, lambda unit: {})
     assert work.run(TWO, place(), time.monotonic() - 1) is False
