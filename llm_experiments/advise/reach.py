@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ from llm_experiments.advise.sample import IGNORED, Sample, batches
 from llm_experiments.errors import UserError
 from llm_experiments.tuners.architectures import kinds
 
+NOT_FINITE = "the loss of --task-sample has no finite gradient; load the model in float32"
 DAMPING = 1e-2  # share of the mean eigenvalue that is added to Sigma: few tokens do not span the inputs
 
 
@@ -51,8 +53,12 @@ class Layer:
 
     def by_rank(self, ranks: int) -> Tensor:
         """The same for the best change of rank 1, 2, ..., `ranks`, found on one half, measured on the other."""
+        return self._captured[:ranks]
+
+    @cached_property
+    def _captured(self) -> Tensor:
         first, second = self.halves
-        return (_captured(first, second, ranks) + _captured(second, first, ranks)) / 2
+        return (_captured(first, second) + _captured(second, first)) / 2
 
     def of_directions(self, T: Tensor) -> float:
         """The same where the change is `B T` with `B` free (T: k x d_in)."""
@@ -69,11 +75,11 @@ class Layer:
         return float((self.halves[0][rows] * self.halves[1][rows]).sum())
 
 
-def _captured(found_on: Tensor, measured_on: Tensor, ranks: int) -> Tensor:
+def _captured(found_on: Tensor, measured_on: Tensor) -> Tensor:
     """Gains on one half of the leading singular triples of the other, added up."""
     U, s, Vh = torch.linalg.svd(found_on, full_matrices=False)
     gains = s * ((U.T @ measured_on) * Vh).sum(1)
-    return gains.cumsum(0)[:ranks]
+    return gains.cumsum(0)
 
 
 @contextmanager
@@ -141,12 +147,16 @@ def measured(model: nn.Module, sample: Sample, size: int = 2) -> dict[str, Layer
         model.train(was_training)
         for layer in layers.values():
             layer.weight.requires_grad_(False)
-    found = {}
+    found: dict[str, Layer] = {}
+    last: tuple[Tensor, Roots] | None = None
     for name, layer in layers.items():
-        second_moment, squares = seen[name]
-        found[name] = _whitened(
-            [g[name] for g in gradients], second_moment / tokens, float(squares) / tokens / layer.out_features
-        )
+        second_moment, squares = seen.pop(name)
+        if last is None or not torch.equal(
+            last[0], second_moment
+        ):  # query, key and value read the same inputs
+            last = second_moment, _roots(second_moment / tokens)
+        curvature = float(squares) / tokens / layer.out_features
+        found[name] = _whitened([g.pop(name) for g in gradients], last[1], curvature)
     if not any(layer.halves[0].any() for layer in found.values()):
         message = "the loss of --task-sample has no gradient: the model predicts every example with certainty"
         raise UserError(message)
@@ -160,17 +170,25 @@ def _kinds(model: nn.Module) -> dict[str, list[nn.Linear]]:
         raise UserError(str(error)) from None
 
 
-def _whitened(gradients: list[Tensor], Sigma: Tensor, curvature: float) -> Layer:
+Roots = tuple[Tensor, Tensor]  # Sigma^(1/2) and its inverse
+
+
+def _roots(Sigma: Tensor) -> Roots:
+    """The root of the damped second moment, and its inverse."""
     damped = Sigma + DAMPING * Sigma.trace() / len(Sigma) * torch.eye(len(Sigma), dtype=Sigma.dtype)
-    if not torch.isfinite(damped).all() or not all(torch.isfinite(G).all() for G in gradients):
-        message = "the loss of --task-sample has no finite gradient; load the model in float32"
-        raise UserError(message)
+    if not torch.isfinite(damped).all():
+        raise UserError(NOT_FINITE)
     values, vectors = torch.linalg.eigh(damped)
     values = values.clamp(min=1e-12 * float(values[-1]) or 1.0)
-    inverse = (vectors / values.sqrt()) @ vectors.T
+    return (vectors * values.sqrt()) @ vectors.T, (vectors / values.sqrt()) @ vectors.T
+
+
+def _whitened(gradients: list[Tensor], roots: Roots, curvature: float) -> Layer:
+    if not all(torch.isfinite(G).all() for G in gradients):
+        raise UserError(NOT_FINITE)
     scale = curvature**-0.5 if curvature else 0.0  # no gradient at its outputs: the layer gains nothing
-    first, second = (scale * G @ inverse for G in gradients)
-    return Layer((first, second), (vectors * values.sqrt()) @ vectors.T)
+    first, second = (scale * G @ roots[1] for G in gradients)
+    return Layer((first, second), roots[0])
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def _layer(n: int = 5, m: int = 7) -> tuple[reach.Layer, torch.Tensor, torch.Ten
     torch.manual_seed(3)
     G, X = torch.randn(n, m, dtype=torch.float64), torch.randn(40, m, dtype=torch.float64)
     Sigma = X.T @ X / 40
-    return reach._whitened([G, G], Sigma, 1.0), G, Sigma
+    return reach._whitened([G, G], reach._roots(Sigma), 1.0), G, Sigma
 
 
 def _damped(Sigma: torch.Tensor) -> torch.Tensor:
