@@ -9,6 +9,7 @@ import torch
 
 from llm_experiments.probes.effective import base_weights, effective_weights
 from llm_experiments.probes.forgetting import FarText
+from llm_experiments.probes.intruder_sweep import IntruderSweep
 from llm_experiments.probes.intruders import intruders
 from llm_experiments.probes.merge_error import merge_errors
 from llm_experiments.probes.spectra import norm, spectral_norm, spectrum
@@ -136,5 +137,6 @@ PROBES: dict[str, Callable[[Run, Trial], Any]] = {
     "far": Far,
     "spectra": Spectra,
     "intruders": Intruding,
+    "intruder_sweep": IntruderSweep,
     "merging": Merging,
 }
