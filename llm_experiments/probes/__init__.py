@@ -12,4 +12,16 @@ two tensors:
 | `merge_error` | what does merging lose in 16 bits? |
 | `capacity` | what does the norm bound allow the output to move, and does that say anything? |
 | `on_text` | the same change as the user's own text sees it, and what the text shows was forgotten |
+
+Others look at a run of the trainer, before, during or after its training, and leave it bit for bit as it was:
+
+| module | question |
+|---|---|
+| `effective` | to which plain weights is the model in training equivalent? |
+| `forgetting` | what became of news articles that it never saw? |
+| `curvature` | how sharp is the loss there? |
+| `gradients` | how many directions of the loss gradient stand out of its noise? |
+| `landscape` | what does the loss look like on a plane through the weights of several methods? |
+| `assumptions` | which constants does the theory assume, and what are they here? |
+| `bounds` | what does every bound say about this model, beside the measured gap? |
 """
