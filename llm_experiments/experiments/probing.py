@@ -71,6 +71,22 @@ class Spectra:
         return rows
 
 
+class Shifted:
+    """Answers on the task's test sets from other distributions, for trainings that looked at fewer splits."""
+
+    def __init__(self, run: Run, trial: Trial) -> None:
+        self.run = run
+        names = [name for name in run.examples if name not in ("train", "validation", "test")]
+        most = trial.settings.final_items
+        self.splits = {
+            name: run.split(run.examples[name][:most] if most else run.examples[name]) for name in names
+        }
+
+    def measure(self) -> dict[str, Any]:
+        """By split: its measures."""
+        return {name: self.run.learner.predict(split).measures for name, split in self.splits.items()}
+
+
 _SHARES = torch.tensor([0.5, 0.9, 0.99, 0.999])
 
 
@@ -135,6 +151,7 @@ class Merging:
 
 PROBES: dict[str, Callable[[Run, Trial], Any]] = {
     "far": Far,
+    "shifted": Shifted,
     "spectra": Spectra,
     "intruders": Intruding,
     "intruder_sweep": IntruderSweep,
