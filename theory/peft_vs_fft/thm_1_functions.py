@@ -1,16 +1,20 @@
-"""What PEFT can reach in function space: is it strictly less, and is it a part at all?
+"""Is what PEFT reaches in function space strictly less than what full tuning reaches?
 
 Source: Theorem 1 (second-hand): the functions that PEFT reaches are a strict subset of those that full tuning reaches.
+That they are a subset at all is the matter of `thm_1_inclusion`.
 
-- Strict? Not for over-parameterised models: f(x) = w2 w1 x with only w1 tuned reaches every function that tuning both
-  reaches (w2 != 0). It is strict for one linear layer on inputs X when some reachable change has rank(Delta X) > r: the
-  distance of B A X from Delta X is at least the energy of the singular values of Delta X beyond r.
-- A subset? For LoRA, AdaLoRA and (IA)^3 yes: the change is a change of the weights. BitFit on a model without biases
-  and prefix tuning are not: both give a non-zero output at zero input, which no choice of the weights does.
+- Not for over-parameterised models: f(x) = w2 w1 x with only w1 tuned reaches every function that tuning both reaches
+  (w2 != 0). Nor on few inputs: for N <= r inputs X the factors B = Delta X, A = X^+ give B A X = Delta X.
+- It is strict for one linear layer on inputs X when some reachable change has rank(Delta X) > r: the distance of B A X
+  from Delta X is at least the energy of the singular values of Delta X beyond r.
+- It is strict for one attention head and for one hidden layer on enough inputs: the derivative of the outputs in all
+  weights then has a rank, found exactly at a rational point, above the dimension of what the method can reach at all,
+  for LoRA the sum of r (m + n - r) over its matrices.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import product
@@ -19,23 +23,24 @@ from typing import Any
 from theory.claim import Claim, Control, Json, Reading, Repair, Setting
 from theory.evidence import Counterexample, Custom, WordProof
 from theory.kits import perturbation
+from theory.peft_vs_fft import finite_inputs, image_size
 from theory.peft_vs_fft.setting import source
 from theory.protocol import Instance, Kit
 
-
 # -- strictness ---------------------------------------------------------------------------------------------------------
+GRID = (Fraction(-2), Fraction(1), Fraction(3))
+
+
 def sections() -> Json:
     """For weights w1, w2 and targets c the tuned change of w1 that gives w2 (w1 + phi) = c."""
-    grid = [Fraction(v) for v in (-2, 1, 3)]
-    rows = [[str(v) for v in (w1, w2, c, c / w2 - w1)] for w1, w2, c in product(grid, repeat=3)]
+    rows = [[str(v) for v in (w1, w2, c, c / w2 - w1)] for w1, w2, c in product(GRID, repeat=3)]
     return {"rows": rows}
 
 
 def every_target_is_reached(payload: Json) -> str | None:
     """Phi = c / w2 - w1 reaches c; 3^3 points decide the identity w2 (w1 + phi) = c."""
-    seen = {tuple(row[:3]) for row in payload["rows"]}
-    if len(seen) < 27:
-        return "fewer than 3^3 different points"
+    if {tuple(Fraction(v) for v in row[:3]) for row in payload["rows"]} != set(product(GRID, repeat=3)):
+        return "the points are not the grid of 3^3"
     for row in payload["rows"]:
         w1, w2, c, phi = (Fraction(v) for v in row)
         if phi != c / w2 - w1 or w2 * (w1 + phi) != c:
@@ -95,16 +100,162 @@ LAYER = Setting(
     ),
     boundary=[LINE],
 )
+
+FEW = Setting(
+    dims=[
+        {"q": 1, "p": 1, "N": 1, "r": 1},
+        {"q": 2, "p": 3, "N": 1, "r": 1},
+        {"q": 3, "p": 3, "N": 2, "r": 2},
+    ],
+    free=LAYER.free,
+    build=LAYER.build,
+    letters=LAYER.letters,
+    boundary=[{**{n: [["1"]] for n in ("Delta", "X", "B", "A")}, "r": 1}],
+)
+
+
+def few_inputs(k: Kit, x: Instance) -> None:
+    """On at most r inputs B A X stays away from Delta X all the same."""
+    k.given("N <= r", k.le(k.num(x.X.shape[1]), k.num(x.r)))
+    k.claim("distance > 0", k.lt(k.num(0), k.fro2(x.Delta @ x.X - x.B @ x.A @ x.X)))
+
+
+def few_inputs_reached(k: Kit, x: Instance) -> None:
+    """B = Delta X and A = X^+ have the inner size N <= r and reach Delta on the inputs."""
+    k.given("N <= r", k.le(k.num(x.X.shape[1]), k.num(x.r)))
+    k.claim("reached", k.eq((x.Delta @ x.X) @ k.pinv(x.X) @ x.X, x.Delta @ x.X))
+
+
+def halves(k: Kit, x: Instance) -> None:
+    """Wrong: half of these factors reaches Delta too."""
+    k.claim("reached", k.eq(k.num("1/2") * ((x.Delta @ x.X) @ k.pinv(x.X) @ x.X), x.Delta @ x.X))
+
+
+# -- networks on finitely many inputs ----------------------------------------------------------------------------------
+def entries(rows: int, columns: int, stream: str, values: Sequence[int]) -> list[list[int]]:
+    """Fixed small integers, taken from a hash."""
+    source = b"".join(hashlib.sha256(f"{rows} {columns} {stream} {i}".encode()).digest() for i in range(2))
+    return [[values[source[i * columns + j] % len(values)] for j in range(columns)] for i in range(rows)]
+
+
+SMALL, ODD = (
+    (-2, -1, 0, 1, 2),
+    (-3, -1, 1, 3),
+)  # sums of three products of odd numbers are odd, hence not zero
+SHAPES_OF = {
+    "attention": {"Wq": (3, 4), "Wk": (3, 4), "Wv": (3, 4), "Wo": (4, 3)},
+    "hidden layer": {"W1": (4, 3), "W2": (2, 4)},
+}
+COUNTS = {"attention": (1, 2, 3), "hidden layer": (2, 4, 6, 8, 10)}
+
+
+def most(network: str, r: int) -> dict[str, int]:
+    """What the functions of each method can have as dimension at most: numbers less what moves nothing."""
+    shapes = SHAPES_OF[network]
+    lora = sum(image_size.dimension(m, n, r) for m, n in shapes.values())
+    if network == "attention":
+        some = sum(image_size.dimension(*shapes[name], r) for name in ("Wq", "Wv"))
+        return {
+            "LoRA or AdaLoRA, all matrices": lora,
+            "LoRA or AdaLoRA, queries and values": some,
+            "(IA)^3": 2 * shapes["Wk"][0],
+            "BitFit": 3 * shapes["Wq"][0] + shapes["Wo"][0],
+        }
+    return {
+        "LoRA or AdaLoRA, all matrices": lora,
+        "(IA)^3": shapes["W1"][0],
+        "BitFit": shapes["W1"][0] + shapes["W2"][0],
+    }
+
+
+def network_ranks(network: str, r: int = 1) -> Json:
+    """Weights, inputs, and for some numbers of inputs the ranks of the derivative in all weights and in the factors."""
+    shapes, values = SHAPES_OF[network], SMALL if network == "attention" else ODD
+    W = {name: entries(m, n, name, values) for name, (m, n) in shapes.items()}
+    factors = {
+        name: [entries(m, r, f"B of {name}", SMALL), entries(r, n, f"A of {name}", SMALL)]
+        for name, (m, n) in shapes.items()
+    }
+    wide = (
+        3 if network == "attention" else 1
+    )  # tokens of a sequence; an input of the hidden layer is a column
+    d = 4 if network == "attention" else 3
+    inputs = [entries(d, wide, f"input {i}", values) for i in range(COUNTS[network][-1])]
+    payload: Json = {"network": network, "r": r, "weights": W, "factors": factors, "inputs": inputs}
+    rows = [{"inputs": N, **found_ranks(payload, N)} for N in COUNTS[network]]
+    last = {
+        name: next((row["inputs"] for row in rows if row["full"] > size), None)
+        for name, size in most(network, r).items()
+    }
+    return {**payload, "rows": rows, "strict from": last}
+
+
+def found_ranks(payload: Json, N: int) -> Json:
+    """Outputs, and the two ranks, on the first N inputs."""
+    D = finite_inputs.derivative(payload["network"], payload["weights"], payload["inputs"][:N])
+    full = [column for columns in D.values() for column in columns]
+    lora = [
+        column
+        for name, columns in D.items()
+        for column in finite_inputs.through_factors(columns, *payload["factors"][name])
+    ]
+    return {"outputs": len(full[0]), "full": finite_inputs.rank(full), "LoRA": finite_inputs.rank(lora)}
+
+
+def ranks_exceed(payload: Json) -> str | None:
+    """Every rank is found again, and on enough inputs that of full tuning exceeds what each method can have.
+
+    The set that full tuning reaches on the inputs contains a piece of the dimension of its rank (rank theorem); the set
+    of a method is a smooth image of finitely many manifolds of at most the dimension in `most`. The smaller cannot
+    cover the larger.
+    """
+    network, r = payload["network"], payload["r"]
+    for name, (m, n) in SHAPES_OF[network].items():
+        shapes = [(len(A), len(A[0])) for A in (payload["weights"][name], *payload["factors"][name])]
+        if shapes != [(m, n), (m, r), (r, n)]:
+            return f"{name} or its factors have the shapes {shapes}"
+    for row in payload["rows"]:
+        found = found_ranks(payload, row["inputs"])
+        if {"inputs": row["inputs"], **found} != row:
+            return f"on {row['inputs']} inputs the ranks are {found}"
+    for name, size in most(network, r).items():
+        start = payload["strict from"][name]
+        if start is None:
+            return f"{name} may have the dimension {size}, no less than full tuning on these inputs"
+        if next(row["full"] for row in payload["rows"] if row["inputs"] == start) <= size:
+            return f"{name} is not told from full tuning on {start} inputs"
+    return None
+
+
+def _network(network: str, name: str, sentence: str, scope: str) -> Reading:
+    return Reading(
+        name=name,
+        sentence=sentence,
+        evidence=Custom(
+            status="proved_within",
+            produce=lambda: network_ranks(network),
+            verify=ranks_exceed,
+            about="exact ranks of the derivative in the weights at a rational point, against dimensions",
+            reason="one network of each kind; more inputs only add to what tells the two apart",
+        ),
+        scope=scope,
+        controls=(
+            Control("rank 2", check=lambda: ranks_exceed(network_ranks(network, 2)) is not None),
+            Control("rank 1", kind="true", check=lambda: ranks_exceed(network_ranks(network)) is not None),
+        ),
+    )
+
+
 FUNCTION_SPACE = Claim(
     id="peft_vs_fft/thm_1_function_space",
     source=source("Theorem 1, strict subset of functions"),
     sentence="The functions that PEFT reaches are a strict subset of those that full tuning reaches.",
     headline=(
-        "False as a general statement: a two-layer linear model tuned in one layer loses nothing; strict for one layer "
-        "when a wanted change has a rank above r on the inputs."
+        "False as a general statement: a two-layer linear model tuned in one layer loses nothing, nor does LoRA on r "
+        "inputs; strict on enough inputs for a linear layer, an attention head and a hidden layer."
     ),
     defect="missing hypothesis",
-    uses=("peft_vs_fft/thm_1_null",),
+    uses=("peft_vs_fft/thm_1_null", "peft_vs_fft/thm_1_inclusion"),
     readings=(
         Reading(
             name="every model",
@@ -135,163 +286,38 @@ FUNCTION_SPACE = Claim(
                 Control("the distance is not negative", kind="true", statement=non_negative),
             ),
         ),
-    ),
-)
-
-
-# -- inclusion ------------------------------------------------------------------------------------------------------------
-def lora_inside(k: Kit, x: Instance) -> None:
-    """The tuned layer computes W1 x with the weight W1 = W + B A."""
-    k.claim("a weight", k.eq(x.W @ x.X + x.B @ (x.A @ x.X), (x.W + x.B @ x.A) @ x.X))
-
-
-def adalora_inside(k: Kit, x: Instance) -> None:
-    """The same with B Lam A."""
-    k.claim("a weight", k.eq(x.W @ x.X + x.B @ (x.Lam @ (x.A @ x.X)), (x.W + x.B @ x.Lam @ x.A) @ x.X))
-
-
-def ia3_inside(k: Kit, x: Instance) -> None:
-    """Scaling the outputs by a diagonal matrix is a change of the weight: l (W x) = (l W) x."""
-    k.claim("a weight", k.eq(x.Scale @ (x.W @ x.X), (x.Scale @ x.W) @ x.X))
-
-
-def bitfit_zero(k: Kit, x: Instance) -> None:
-    """On a model without biases every full function is 0 at 0; a tuned bias is not."""
-    k.given("the input is zero", k.eq(x.X, k.zeros(*x.X.shape)))
-    k.claim("output at zero", k.eq(k.fro2(x.W @ x.X + x.bias), k.num(0)))
-
-
-def bias_free(k: Kit, x: Instance) -> None:
-    """With the bias zero the output at zero is zero."""
-    k.given("no bias", k.eq(x.bias, k.zeros(*x.bias.shape)))
-    bitfit_zero(k, x)
-
-
-def prefix_zero(k: Kit, x: Instance) -> None:
-    """One attention layer, one token X (d x 1), one prefix pair (pk, pv): at X = 0 all scores are 0, the weights 1/2."""
-    k.given("the input is zero", k.eq(x.X, k.zeros(*x.X.shape)))
-    query = x.Wq @ x.X
-    k.given("the scores agree", k.eq(k.tr(query.T @ x.pk), k.tr(query.T @ (x.Wk @ x.X))))
-    k.claim("output at zero", k.eq(k.fro2(x.pv + x.Wv @ x.X), k.num(0)))
-
-
-def empty_prefix(k: Kit, x: Instance) -> None:
-    """With the prefix value zero the output at zero is zero."""
-    k.given("no prefix value", k.eq(x.pv, k.zeros(*x.pv.shape)))
-    prefix_zero(k, x)
-
-
-def merged(k: Kit, x: Instance) -> None:
-    """A weaker statement: the merged layer is no longer than its parts (squared, times 2)."""
-    change = x.B @ x.A @ x.X
-    k.claim("parts", k.le(k.fro2(x.W @ x.X + change), 2 * k.fro2(x.W @ x.X) + 2 * k.fro2(change)))
-
-
-def merged_scale(k: Kit, x: Instance) -> None:
-    """A weaker statement: the length of the scaled output is that of the merged weight's output."""
-    k.claim("lengths", k.le(k.fro2(x.Scale @ (x.W @ x.X)), k.fro2((x.Scale @ x.W) @ x.X)))
-
-
-SHAPES = {
-    "W": ("q", "p"),
-    "X": ("p", "N"),
-    "B": ("q", "r"),
-    "A": ("r", "p"),
-    "Lam": ("r", "r"),
-    "Scale": ("q", "q"),
-}
-LINEAR = Setting(
-    dims=[{"q": 1, "p": 1, "N": 1, "r": 1}, {"q": 2, "p": 3, "N": 2, "r": 2}],
-    free=lambda d: {n: (d[a], d[b]) for n, (a, b) in SHAPES.items()},
-    build=lambda k, t, d: Instance(t),
-    letters=lambda k: Instance({n: k.letter(n, a, b) for n, (a, b) in SHAPES.items()}),
-    boundary=[],
-)
-UNIT: Json = {n: [["1"]] for n in SHAPES}
-TOKEN: Json = {n: [["1"]] for n in ("W", "Wq", "Wk", "Wv", "pk", "pv", "bias")} | {"X": [["0"]]}
-ZERO_INPUT = Setting(
-    dims=[{"d": 1}, {"d": 2}],
-    free=lambda d: (
-        {n: (d["d"], d["d"]) for n in ("W", "Wq", "Wk", "Wv")}
-        | {n: (d["d"], 1) for n in ("pk", "pv", "bias")}
-    ),
-    build=lambda k, t, d: Instance({**t, "X": k.zeros(d["d"], 1)}),
-    letters=lambda k: Instance(
-        {n: k.letter(n, "d", "d") for n in ("W", "Wq", "Wk", "Wv")}
-        | {n: k.letter(n, "d", 1) for n in ("pk", "pv", "bias", "X")}
-    ),
-    boundary=[TOKEN | {"pv": [["0"]], "bias": [["0"]]}],
-)
-
-
-def use(k: Any, *hypotheses: str) -> Mapping[str, Sequence[Any]]:
-    """A proof that needs nothing but those hypotheses."""
-    for name in hypotheses:
-        k.use(name)
-    return {}
-
-
-def _inside(name: str, statement: Any) -> Reading:
-    return Reading(
-        name=name,
-        statement=statement,
-        setting=LINEAR,
-        evidence=WordProof(),
-        scope="one layer of any size; layers follow one another",
-        controls=(
-            Control("the weight larger by 1/1000", tighten="1/1000", instance=UNIT),
-            Control("lengths", kind="true", statement=merged_scale if name == "(IA)^3" else merged),
+        Reading(
+            name="one linear layer on at most r inputs",
+            sentence="Also on at most r inputs some functions of full tuning are out of reach.",
+            statement=few_inputs,
+            setting=FEW,
+            evidence=Counterexample(FEW.boundary[0]),
+            scope="one weight, one input",
+            open_instance={**LINE, "X": [["1"], ["0"]]},
+            repair=Repair(
+                sentence="On N <= r inputs LoRA reaches every change: B = Delta X, A = X^+",
+                statement=few_inputs_reached,
+                evidence=WordProof(),
+            ),
+            controls=(
+                Control("half of those factors", statement=halves, instance=FEW.boundary[0]),
+                Control("the distance is not negative", kind="true", statement=non_negative),
+            ),
         ),
-    )
-
-
-def _outside(name: str, statement: Any, without: Any, dropped: str, scope: str) -> Reading:
-    wide = {n: [["1", "0"], ["0", "1"]] for n in ("W", "Wq", "Wk", "Wv")}
-    wide |= {n: [["1"], ["2"]] for n in ("pk", "pv", "bias")} | {"X": [["0"], ["0"]]}
-    return Reading(
-        name=name,
-        statement=statement,
-        setting=ZERO_INPUT,
-        evidence=Counterexample(TOKEN),
-        scope=scope,
-        open_instance=wide,
-        repair=Repair(
-            sentence=f"It is one only when there is nothing to tune: {dropped}",
-            statement=without,
-            evidence=WordProof(lambda k, x: use(k, dropped, "the input is zero")),
-            necessary={dropped: TOKEN},
+        _network(
+            "attention",
+            "one attention head on finitely many inputs",
+            "On enough inputs LoRA, AdaLoRA, (IA)^3 and BitFit reach strictly less than full tuning of one attention head.",
+            "d = 4, h = 3, rank 1, sequences of three tokens: from 3 sequences on for LoRA on all four matrices, where on "
+            "2 its derivative still has the rank of full tuning's",
         ),
-        controls=(
-            Control("the repair without its hypothesis", statement=without, drop=(dropped,), instance=TOKEN),
-            Control("the repair", kind="true", statement=without),
-        ),
-    )
-
-
-INCLUSION = Claim(
-    id="peft_vs_fft/thm_1_inclusion",
-    source=source("Theorem 1, subset"),
-    sentence="The functions that PEFT reaches are a subset of those that full tuning reaches.",
-    headline=(
-        "True for LoRA, AdaLoRA and (IA)^3, whose changes are changes of weights; false for prefix tuning, and for BitFit "
-        "on models without biases."
-    ),
-    defect="missing hypothesis",
-    readings=(
-        _inside("LoRA", lora_inside),
-        _inside("AdaLoRA", adalora_inside),
-        _inside("(IA)^3", ia3_inside),
-        _outside(
-            "BitFit, a model without biases", bitfit_zero, bias_free, "no bias", "one weight, zero input"
-        ),
-        _outside(
-            "prefix tuning",
-            prefix_zero,
-            empty_prefix,
-            "no prefix value",
-            "one attention head, one token, one prefix",
+        _network(
+            "hidden layer",
+            "one hidden layer on finitely many inputs",
+            "On enough inputs LoRA, AdaLoRA, (IA)^3 and BitFit reach strictly less than full tuning of one hidden layer.",
+            "3 inputs, 4 hidden units max(., 0), 2 outputs, rank 1: from 10 inputs on for LoRA, from 4 for (IA)^3",
         ),
     ),
 )
 
-CLAIMS = (FUNCTION_SPACE, INCLUSION)
+CLAIM = FUNCTION_SPACE
