@@ -7,7 +7,7 @@ the narrow ridges and cones in which the violations of sharp inequalities live. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,29 @@ Array = Any
 Objective = Callable[[Array], Array]
 
 
-def climb(f: Objective, z: Array, rng: Any, rounds: int, step: float = 0.5) -> tuple[Array, Array]:
-    """(1+1)-evolution of every row of z: (points, values) after `rounds` rounds."""
+def climb(
+    f: Objective, z: Array, rng: Any, rounds: int, step: float = 0.5, groups: Sequence[slice] = ()
+) -> tuple[Array, Array]:
+    """(1+1)-evolution of every row of z: (points, values) after `rounds` rounds.
+
+    A child differs in a share of the coordinates, in a single one by a step of its own size (the way from a
+    sparse point to another), or in the scale of one group of coordinates (a ratio may grow without bound
+    with the scale of one parameter).
+    """
     values = f(z)
     steps = np.full(len(z), step)
     for _ in range(rounds):
-        share = rng.choice([0.2, 0.5, 1.0], (len(z), 1))
+        share = rng.choice([0.0, 0.2, 0.5, 1.0], (len(z), 1))
         moves = (rng.random(z.shape) < share) * rng.standard_normal(z.shape)
         trial = z + steps[:, None] * moves * (np.abs(z).mean(axis=1, keepdims=True) + 0.1)
+        for row in np.flatnonzero(share[:, 0] == 0.0):
+            if groups and rng.random() < 0.5:
+                trial[row, groups[int(rng.integers(len(groups)))]] *= 2.0 ** rng.standard_normal()
+            else:
+                used = np.flatnonzero(trial[row]) if rng.random() < 0.7 else []
+                i = int(rng.choice(used)) if len(used) else int(rng.integers(z.shape[1]))
+                kept = rng.choice([0.0, 1.0]) if rng.random() < 0.5 else rng.standard_normal()
+                trial[row, i] = kept * trial[row, i] + rng.choice([0.0, 1.0]) * rng.standard_normal()
         new = f(trial)
         better = new < values
         z = np.where(better[:, None], trial, z)

@@ -279,9 +279,13 @@ class Certifier:
 def _short(value: Any) -> str:
     """An exact number, as a decimal enclosure of width 1e-12 where the fraction would be long."""
     if not isinstance(value, reals.Real):
-        exact = str(Fraction(value))
-        if len(exact) <= 40:
-            return exact
+        exact = Fraction(value)
+        if (
+            exact.numerator.bit_length() + exact.denominator.bit_length() < 200
+        ):  # longer ones may not be printable
+            text = str(exact)
+            if len(text) <= 40:
+                return text
     low, high = reals.Real.of(value).enclose(60)
     grid = 10**12
     below, above = (low.numerator * grid) // low.denominator, -((-high.numerator * grid) // high.denominator)

@@ -169,6 +169,20 @@ def _print(console: Console, name: str, report: Any) -> None:
         console.print(
             "  never hit (excluded or missed): " + "; ".join(report.classes["never_hit"]), markup=False
         )
+    for note in report.notes:
+        console.print(
+            f"  note: outside {note['outside']} there is a counterexample; it meets every hypothesis that the file states:",
+            markup=False,
+        )
+        for part, value in note["instance"].items():
+            console.print(f"    {part} = {_shown(value)}", markup=False)
+        for conclusion in note["breaks"]:
+            console.print(f"    breaks: {conclusion}", markup=False)
+        console.print(
+            "    so the statement is false as stated, or a hypothesis is missing in it; as a finding: "
+            + ("--beyond" if note["outside"] == "what build makes" else "put these sizes into DIMS, or GROW"),
+            markup=False,
+        )
     for line in report.trend:
         values = ", ".join(f"{p['value']}: {p['about']:.4f}" for p in line["points"])
         word = "still growing" if line["growing"] else "standing still"

@@ -22,8 +22,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from theory.claim import Json, Setting
-from theory.protocol import Statement
+from theory.protocol import NotHere, Statement
 from theory.search import growth, points, stages
+from theory.search.beyond import widen
 from theory.search.certify import Candidate, Certifier, shrink, survives_perturbation
 from theory.search.problem import Problem
 from theory.search.report import SearchReport, StageReport, TaskResult
@@ -40,6 +41,8 @@ SHARES = {  # of a round's budget, in the order in which the stages run
     "decision": 0.0,
     "ascent": 0.4,
 }
+BEYOND = "beyond build"
+NOTE_DECISIONS = 120  # exact decisions spent on shrinking what is only a note
 PART = 8192  # evaluations of one part at most: fixed, so that parts do not depend on the number of processes
 CHEAP = ("boundary", "small integers", "families")
 EFFORTS = (0, 2_000_000, 12_000_000)  # of the solver, by round
@@ -138,6 +141,7 @@ def falsify(
     seed: int = 0,
     jobs: int = 1,
     progress: Progress | None = None,
+    outside: bool = True,
     **changes: Any,
 ) -> SearchReport:
     """Look for an instance that meets every hypothesis and breaks a conclusion.
@@ -149,6 +153,8 @@ def falsify(
         seed: Same seed, same outcome, for any number of jobs.
         jobs: Worker processes.
         progress: Called with the result of each part.
+        outside: Where nothing was found, look also at other sizes and at instances that `build` does not make;
+            what breaks there is a note of the report, no finding.
         changes: `tighten`, `drop`, `only`: a control instead of the statement itself.
 
     Returns:
@@ -168,6 +174,8 @@ def falsify(
     problem = Problem(statement, setting, changes)
     log = _Log(progress)
     hit: tuple[TaskResult, int] | None = None
+    found: Json | None = None
+    notes: list[Json] = []
     interrupted = False
     runner = _Runner(problem, dims, jobs)
     try:
@@ -175,10 +183,14 @@ def falsify(
             hit = _look(problem, dims, runner, log, budget, seed)
             found = _settle(problem, dims, runner, log, hit, budget, seed) if hit else None
             if hit is None:
-                for part in growth.run(problem, dims, budget // 10, seed):
+                for part in growth.run(problem, dims, budget // 4, seed):
                     log.add(part)
                     if part.hit is not None:
                         found = _settle(problem, dims, runner, log, (part, len(dims)), budget, seed)
+                        break
+            if found is None and outside:
+                notes += _other_sizes(problem, dims, log, budget // 20, seed)
+                notes += _other_instances(problem, log, budget // 10, seed, jobs)
     except KeyboardInterrupt:
         interrupted, found = True, log.first_found(problem)
     return SearchReport(
@@ -190,7 +202,53 @@ def falsify(
         seed,
         interrupted,
         time.perf_counter() - start,
+        notes,
     )
+
+
+def _other_sizes(
+    problem: Problem, dims: list[dict[str, Any]], log: _Log, budget: int, seed: int
+) -> list[Json]:
+    """Counterexamples at sizes that the setting does not list: notes, since nobody said it holds there."""
+    notes = []
+    for part in growth.free_sizes(problem, dims, budget, seed):
+        hit, part.hit = part.hit, None
+        log.add(part)
+        if hit is not None:
+            certifier = Certifier(problem.statement, problem.setting, problem.changes)
+            certificate = certifier.certificate(shrink(certifier, hit, NOTE_DECISIONS))
+            if certificate is not None:
+                notes.append({"outside": "the sizes in dims", "sizes": part.sizes, **certificate})
+                break
+    return notes
+
+
+def _other_instances(problem: Problem, log: _Log, budget: int, seed: int, jobs: int) -> list[Json]:
+    """Counterexamples that `build` does not make though they meet every stated hypothesis: notes.
+
+    Either the statement is false, or a hypothesis that `build` respects was never stated; only a reader knows.
+    """
+    part = TaskResult(BEYOND, {})
+    try:
+        wide = widen(problem.setting)
+        report = falsify(
+            problem.statement,
+            wide,
+            budget=max(1, budget),
+            seed=seed,
+            jobs=jobs,
+            outside=False,
+            **problem.changes,
+        )
+    except NotHere as reason:
+        part.reasons[f"does not apply: {reason}"] += 1
+        log.add(part)
+        return []
+    part.tried = report.evaluations
+    log.add(part)
+    if report.interrupted:
+        raise KeyboardInterrupt
+    return [{"outside": "what build makes", **report.found}] if report.found else []
 
 
 class _Log:

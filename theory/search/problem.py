@@ -29,6 +29,15 @@ class Problem:
         """Shapes of the free parameters at sizes d."""
         return self.setting.free(dict(d))
 
+    def groups(self, d: Mapping[str, Any]) -> list[slice]:
+        """The coordinates of each free parameter in a flat point."""
+        out, at = [], 0
+        for m, n in self.shapes(d).values():
+            if m * n:
+                out.append(slice(at, at + m * n))
+            at += m * n
+        return out
+
     def block(self, d: Mapping[str, Any]) -> int:
         """How many instances are evaluated at once: fixed by the problem, not by the machine."""
         shapes = self.shapes(d)
@@ -46,12 +55,12 @@ class Problem:
             x = self.setting.build(kit, t, dict(d))
             return self.setting.inner(kit, x) if self.setting.inner else x
 
-    def score(self, d: Mapping[str, Any], z: Array, mode: str = "ratio") -> Scores:
-        """Scores of a batch of any length, evaluated block by block."""
+    def score(self, d: Mapping[str, Any], z: Array, mode: str = "ratio", most: int | None = None) -> Scores:
+        """Scores of a batch of any length, evaluated block by block, each in at most `most` operations."""
         size, parts = self.block(d), []
         for start in range(0, len(z), size):
             block = z[start : start + size]
-            kit = Scored(mode)
+            kit = Scored(mode, most)
             parts.append(
                 kit.scores(self.statement, kit.adopt(self.floats(d, block)), len(block), **self.changes)
             )

@@ -89,6 +89,9 @@ class SearchReport:
         budget: The count that was allowed.
         interrupted: Whether the search was stopped from outside.
         seconds: Wall time; not part of `to_json`.
+        notes: Counterexamples outside what the setting makes: {"outside": "the sizes in dims" or "what build
+            makes", the certificate}. They meet every stated hypothesis, and are no findings all the same: the
+            author may have meant less than the file states.
     """
 
     found: Json | None
@@ -99,6 +102,7 @@ class SearchReport:
     seed: int
     interrupted: bool = False
     seconds: float = 0.0
+    notes: list[Json] = field(default_factory=list)
 
     @property
     def evaluations(self) -> int:
@@ -140,5 +144,6 @@ class SearchReport:
             "stages": [s.to_json() for s in self.stages],
             "classes": self.classes,
             "trend": self.trend,
+            "notes": self.notes,
             "interrupted": self.interrupted,
         }

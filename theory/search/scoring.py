@@ -7,7 +7,8 @@ gets a slope (v over the size of its terms) where the plain ratio only knows -1 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,25 @@ from theory.protocol import Instance, Mat, NotHere, Relation, Statement
 Array = Any
 ROUNDING = 1e-13  # rounding of one operation, as a share of the size of its terms (generous)
 CLEAR = 1e-9  # a relative violation below this is never called clear
+MOVE = 1e-15  # by how much an instance is moved to see what rounding does
+MOVED = 30 / ROUNDING  # size of terms whose rounding is 30 times the movement of both sides
+
+
+class _Length:
+    """How many numbers and matrices one evaluation has made, and how many it may make: a count, not a clock."""
+
+    made = 0
+    most: int | None = None
+
+
+@contextmanager
+def _at_most(most: int | None) -> Iterator[None]:
+    """Limit what is evaluated inside to so many numbers and matrices."""
+    _Length.made, _Length.most = 0, most
+    try:
+        yield
+    finally:
+        _Length.most = None
 
 
 class Sized:
@@ -30,6 +50,10 @@ class Sized:
     def __init__(self, value: Array, size: Array | None = None) -> None:
         self.value = value
         self.size = np.abs(value) if size is None else size
+        _Length.made += 1
+        if _Length.most is not None and _Length.made > _Length.most:
+            msg = f"one evaluation takes more than {_Length.most} operations"
+            raise NotHere(msg)
 
     @property
     def ndim(self) -> int:
@@ -107,9 +131,10 @@ class Scored(Floats):
 
     kind = "floats"
 
-    def __init__(self, mode: str = "ratio") -> None:
+    def __init__(self, mode: str = "ratio", most: int | None = None) -> None:
         super().__init__()
         self.mode = mode
+        self.most = most  # operations that one evaluation may take
         self.critical: list[
             Array
         ] = []  # how near each rank, inverse or gap of the text is to changing, 0 to 1
@@ -257,12 +282,23 @@ class Scored(Floats):
         return self.sized(out, A.size)
 
     # -- relations ----------------------------------------------------------------------------------------
-    def judge(self, relation: Relation) -> Slack:
-        """Slack and noise of a relation, each an array (batch,) or (1,)."""
+    def judge(self, relation: Relation, again: Relation | None = None) -> Slack:
+        """Slack and noise of a relation, each an array (batch,) or (1,).
+
+        Args:
+            relation: The relation.
+            again: The same relation of slightly moved instances; what moves least is the measure of rounding.
+        """
         args = relation.args
         match relation.op:
             case "le" | "lt":
-                return self._judge_order(Sized.of(args[0]), Sized.of(args[1]), relation.op == "lt")
+                a, b = Sized.of(args[0]), Sized.of(args[1])
+                moved = None
+                if again is not None:
+                    moved = sum(
+                        np.abs(v.value - Sized.of(w).value) for v, w in zip((a, b), again.args, strict=True)
+                    )
+                return self._judge_order(a, b, relation.op == "lt", moved)
             case "eq":
                 return self._judge_equal(*args)
             case "psd":
@@ -283,7 +319,8 @@ class Scored(Floats):
                     -values[:, r] / (values[:, 0] + 1e-300), ROUNDING * A.size / (values[:, 0] + 1e-300)
                 )
             case "all" | "any":
-                parts = [self.judge(part) for part in args]
+                others = again.args if again is not None else [None] * len(args)
+                parts = [self.judge(part, other) for part, other in zip(args, others, strict=True)]
                 out = parts[0]
                 for part in parts[1:]:
                     first = out.value <= part.value if relation.op == "all" else out.value >= part.value
@@ -294,8 +331,11 @@ class Scored(Floats):
         msg = f"relation {relation.op!r}"
         raise NotHere(msg)
 
-    def _judge_order(self, a: Sized, b: Sized, strict: bool) -> Slack:
+    def _judge_order(self, a: Sized, b: Sized, strict: bool, moved: Array | None = None) -> Slack:
         size = a.size + b.size + 1e-300
+        if moved is not None:
+            size = np.minimum(size, np.where(np.isfinite(moved), MOVED * moved, size) + 1e-300)
+            size = np.maximum(size, np.abs(a.value) + np.abs(b.value))
         one_sided = bool(np.all(a.size == 0) or np.all(b.size == 0))
         sides = size if one_sided or self.mode == "terms" else np.abs(a.value) + np.abs(b.value) + 1e-300
         noise = ROUNDING * size / sides
@@ -317,11 +357,28 @@ class Scored(Floats):
         noise = 10 * ROUNDING * size / sides
         return Slack(np.where(gap <= 10 * ROUNDING * size, 0.0, -np.minimum(gap / sides, 1.0)), noise)
 
+    def _moved(self, statement: Statement, x: Instance, **changes: Any) -> list[Relation]:
+        """The conclusions on instances moved by a few units in the last place.
+
+        Sizes bound rounding by norms, which for an algorithm of many steps is far too much: a step that shrinks
+        counts like one that expands. How the sides really move tells better.
+        """
+        kit, rng, out = Scored(self.mode, self.most), np.random.default_rng(3), Instance()
+        for name, value in x.items():
+            if isinstance(value, Mat):
+                out[name] = kit.wrap(value.data * (1 + MOVE * rng.standard_normal(value.data.shape)))
+            elif isinstance(value, Sized):
+                out[name] = Sized(value.value * (1 + MOVE * rng.standard_normal(np.shape(value.value))))
+            else:
+                out[name] = value
+        return [relation for _, relation in kit.collect(statement, out, **changes)[1]]
+
     def scores(self, statement: Statement, x: Instance, batch: int, **changes: Any) -> Scores:
         """Score a batch of instances (of this kit) against the text."""
         self.critical = []
         with np.errstate(all="ignore"):
-            givens, claims = self.collect(statement, x, **changes)
+            with _at_most(self.most):
+                givens, claims = self.collect(statement, x, **changes)
             violation = np.zeros(batch)
             for _, relation in givens:
                 s = self.judge(relation)
@@ -329,8 +386,12 @@ class Scored(Floats):
                 value = np.where(np.isfinite(s.value), s.value, -1.0)
                 violation = np.maximum(violation, np.where(value < -allowed, np.minimum(-value, 1.0), 0.0))
             slack, clear, near = np.ones(batch), np.zeros(batch, bool), np.zeros(batch, bool)
-            for _, relation in claims:
-                s = self.judge(relation)
+            judged = [self.judge(relation) for _, relation in claims]
+            if any(np.median(s.noise) > CLEAR for s in judged):
+                moved, known = self._moved(statement, x, **changes), len(self.critical)
+                judged = [self.judge(r, other) for (_, r), other in zip(claims, moved, strict=True)]
+                del self.critical[known:]  # noted once already
+            for (_, relation), s in zip(claims, judged, strict=True):
                 value = np.broadcast_to(np.where(np.isfinite(s.value), s.value, 1.0), (batch,))
                 threshold = np.maximum(CLEAR, 8 * np.where(np.isfinite(s.noise), s.noise, 1.0))
                 slack = np.minimum(slack, value)

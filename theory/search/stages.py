@@ -45,12 +45,12 @@ class Part:
         """Count exact evaluations that decide no candidate."""
         self.result.exact += number
 
-    def objective(self, mode: str) -> Callable[[Array], Array]:
-        """The objective to minimise, counting evaluations."""
+    def objective(self, mode: str, most: int | None = None) -> Callable[[Array], Array]:
+        """The objective to minimise, counting evaluations; each may take at most `most` operations."""
 
         def f(z: Array) -> Array:
             self.result.tried += len(z)
-            return self.problem.score(self.d, z, mode).objective
+            return self.problem.score(self.d, z, mode, most).objective
 
         return f
 
@@ -171,7 +171,8 @@ def ascend(part: Part, count: int) -> None:
     spread = order[:: max(1, len(order) // 8)][:8]  # not all from one basin
     starts = pool[np.unique(np.concatenate([order[:24], spread]))]
     rounds = max(4, count // 3 // len(starts))
-    z, values = ascent.climb(f, starts, part.rng, rounds)
+    groups = part.problem.groups(part.d)
+    z, values = ascent.climb(f, starts, part.rng, rounds, groups=groups)
     part.examine(z)
     if part.hit:
         return
@@ -179,7 +180,7 @@ def ascend(part: Part, count: int) -> None:
     if total <= 80:
         final, _ = ascent.adapt(f, best, part.rng, count // 2)
     else:
-        final, _ = ascent.climb(f, best, part.rng, max(4, count // 2 // len(best)), step=0.05)
+        final, _ = ascent.climb(f, best, part.rng, max(4, count // 2 // len(best)), step=0.05, groups=groups)
     part.examine(final)
     part.examine(final, thin=True)
 

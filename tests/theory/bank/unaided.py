@@ -27,7 +27,11 @@ def refuted_readings(parts: list[str]) -> Iterator[tuple[str, Statement, Setting
         claim = registry.find(claim_id).claim
         for reading in claim.readings:
             setting, name = claim.setting_of(reading), f"{claim.id} [{reading.name}]"
-            if not isinstance(reading.evidence, Counterexample) or reading.statement is None or setting is None:
+            if (
+                not isinstance(reading.evidence, Counterexample)
+                or reading.statement is None
+                or setting is None
+            ):
                 continue
             if not parts or any(part in name for part in parts):
                 yield name, reading.statement, replace(setting, boundary=())
@@ -54,6 +58,8 @@ def main() -> None:
         else:
             missed.append(name)
             how = f"NOT FOUND, best {(report.best or {}).get('ratio')}"
+        for note in report.notes:
+            how += f"; a note: outside {note['outside']}"
         print(f"{time.perf_counter() - start:7.1f} s {report.evaluations:8d}  {name}: {how}", flush=True)
     print(f"{total - len(missed)} of {total} found unaided; not found: {missed or 'none'}")
 
