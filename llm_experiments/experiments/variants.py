@@ -23,6 +23,7 @@ Read = Callable[[Result], float]
 METHODS = (
     "full", "lora", "cola", "asym_lora", "rac_lora", "lora_plus", "cla", "c3la", "random_cla", "random_c3la",
 )  # fmt: skip
+SMOKE = ("full", "lora", "cola", "cla", "c3la")
 PRINTED = dict(
     zip(
         METHODS,

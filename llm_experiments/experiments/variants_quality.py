@@ -11,6 +11,7 @@ from llm_experiments.experiments.tiers import Bed
 from llm_experiments.experiments.variants import (
     METHODS,
     PRINTED,
+    SMOKE,
     Found,
     dots,
     edge_note,
@@ -103,8 +104,7 @@ def run(lab: Lab, sheet: Sheet) -> None:
 
 
 def _no_winner(sheet: Sheet, found: Found, bed: Bed) -> None:
-    better = 1 if bed.quality in ("rho", "exact_match", "accuracy") else -1
-    means = {m: better * np.mean([r.measure("test", bed.quality) for r in rows]) for m, rows in found.items()}
+    means = {m: np.mean([r.measure("test", bed.quality) for r in rows]) for m, rows in found.items()}
     best, second = sorted(means, key=means.__getitem__)[-1:-3:-1]
     seen = quality_contrast(found[best], found[second], bed)
     holds = None
@@ -131,7 +131,7 @@ ROW = Row(
     question="At equal parameters, is one variant of LoRA better than the others, and do chains learn more?",
     predictions=PREDICTIONS,
     designs={
-        "smoke": Design(METHODS[:5] + ("cla", "c3la"), 1, 5),
+        "smoke": Design(SMOKE, 1, 5),
         "cpu": Design(METHODS, 3, 1750, "intruders and norms at each quarter, for the rows that share this"),
         "gpu": Design(METHODS, 3, 2700, "intruders and norms at each quarter, for the rows that share this"),
     },
