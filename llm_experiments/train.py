@@ -14,7 +14,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -200,9 +200,15 @@ class Run:
                 splits[name] = self.split(examples if name == "train" or not most else examples[:most])
         return splits
 
-    def split(self, examples: Sequence[Example]) -> Split:
-        """Examples as the prepared run reads them: ids, and the states of the frozen layers where they are cached."""
-        split = Split([self.encoding.item(example) for example in examples])
+    def split(self, examples: Sequence[Example], max_length: int = 0) -> Split:
+        """Examples as the prepared run reads them: ids, and the states of the frozen layers where they are cached.
+
+        Args:
+            examples: of the run's task.
+            max_length: longest sequence in tokens; 0: as in training.
+        """
+        encoding = replace(self.encoding, max_length=max_length) if max_length else self.encoding
+        split = Split([encoding.item(example) for example in examples])
         if self._lower is not None:
             pad, cache = self.loaded.tokenizer.pad_id, models.cache_folder("states")
             split.states = self._lower.states([list(item.ids) for item in split.items], pad, cache)

@@ -62,7 +62,7 @@ class Lab:
 
     def bed(self, name: str = "main") -> Bed:
         """A test bed of the tier."""
-        return self.tier.beds[name]
+        return self.tier.bed(name)
 
     # --- trials ----------------------------------------------------------------------------------
 

@@ -147,11 +147,11 @@ def _split(found: dict[str, list[Result]], first: str, second: str, split: str, 
     return contrast(
         [r.measure(split, name) for r in found[first]],
         [r.measure(split, name) for r in found[second]],
-        (_losses(found[first], split), _losses(found[second], split)),
+        (item_losses(found[first], split), item_losses(found[second], split)),
     )
 
 
-def _losses(results: list[Result], split: str) -> np.ndarray:
+def item_losses(results: list[Result], split: str) -> np.ndarray:
     """Loss of every item, (seeds x items)."""
     rows = []
     for result in results:
@@ -174,7 +174,7 @@ def shifted(first: list[Result], second: list[Result], splits: tuple[str, ...], 
             ]
             intervals.append(rank_correlation_interval(*margins, first[0].each(f"split/{split}")["score"]))
         else:
-            intervals.append(items_interval(_losses(first, split), _losses(second, split)))
+            intervals.append(items_interval(item_losses(first, split), item_losses(second, split)))
     centre = float(np.mean(values[0]) - np.mean(values[1]))
     # Items of different sets are independent: half-widths of the mean add in squares.
     half = float(np.sqrt(sum(((high - low) / 2) ** 2 for low, high in intervals))) / len(splits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from llm_experiments.probes.effective import base_weights, effective_weights
@@ -14,6 +15,7 @@ from llm_experiments.probes.intruders import intruders
 from llm_experiments.probes.merge_error import merge_errors
 from llm_experiments.probes.spectra import norm, spectral_norm, spectrum
 from llm_experiments.recipes.base import MethodError
+from llm_experiments.tasks.edits import disturb
 
 if TYPE_CHECKING:
     from llm_experiments.experiments.trial import Trial
@@ -149,6 +151,38 @@ class Merging:
         }
 
 
+class Edited:
+    """Answers on test texts with small edits; see `tasks/edits.py`."""
+
+    LENGTH = 64  # tokens: what is appended must not be cut off
+    ATTACKS = (("clean", 0), ("typos", 3), ("synonyms", 3), ("distractors", 1))
+
+    def __init__(self, run: Run, trial: Trial) -> None:
+        self.run = run
+        examples = run.examples["test"][: 400 if trial.far_items >= 100 else trial.far_items]
+        self.splits, self.record = {}, {}
+        for attack, n in self.ATTACKS:
+            disturbed = disturb(examples, attack if n else "typos", n)
+            self.splits[attack] = run.split(disturbed.examples, max(self.LENGTH, run.encoding.max_length))
+            self.record[attack] = {name: disturbed.record()[name] for name in ("n", "untouched", "sha256")}
+        self.found: dict[str, Any] = {}
+
+    def measure(self) -> dict[str, Any]:
+        """By attack: the measures of the split, and what the attack was."""
+        self.found = {name: self.run.learner.predict(split) for name, split in self.splits.items()}
+        return {name: {**found.measures, **self.record[name]} for name, found in self.found.items()}
+
+    def each(self) -> dict[str, Any]:
+        """Loss in nats and correctness of every item by attack."""
+        rows = {}
+        for name, found in self.found.items():
+            labels = np.array([item.label for item in self.splits[name].items])
+            log_probs = found.each["log_probs"]
+            rows[f"{name}_loss"] = -log_probs[np.arange(len(labels)), labels]
+            rows[f"{name}_right"] = (log_probs.argmax(1) == labels).astype(float)
+        return rows
+
+
 PROBES: dict[str, Callable[[Run, Trial], Any]] = {
     "far": Far,
     "shifted": Shifted,
@@ -156,4 +190,5 @@ PROBES: dict[str, Callable[[Run, Trial], Any]] = {
     "intruders": Intruding,
     "intruder_sweep": IntruderSweep,
     "merging": Merging,
+    "edits": Edited,
 }

@@ -124,6 +124,14 @@ class Sheet:
         """Scores a fact: holds, does not, or (None) could not be decided; `measured` says what was seen."""
         self._facts[name] = ({True: "agrees", False: "contradicts", None: "undecided"}[holds], measured)
 
+    def equal(self, name: str, found: Contrast, margin: float, unit: str) -> None:
+        """Scores the prediction that a difference is smaller than `margin`: by both ends of its interval."""
+        half = found.half
+        holds = (
+            True if abs(found.mean) + half < margin else False if abs(found.mean) - half > margin else None
+        )
+        self.fact(name, holds, f"{found.words()} {unit}, to be within {margin:g}")
+
     def undecided(self, name: str, why: str) -> None:
         """Leaves a prediction open, with the reason."""
         self._facts[name] = ("undecided", why)

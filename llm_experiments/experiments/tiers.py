@@ -12,7 +12,7 @@ On the CPU the lower layers are run once and kept frozen; every record says so.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from llm_experiments.settings import LEARNING_RATE, LEARNING_RATES, Settings
@@ -51,12 +51,21 @@ class Bed:
 
 @dataclass(frozen=True)
 class Tier:
-    """A size; `beds` by name: `main`, `topics` (few-shot) and `decoder`."""
+    """A size.
+
+    Attributes:
+        name: as on the command line.
+        beds: `main`; `text` (sentences that can be edited); `topics` (few-shot); `decoder`.
+        far_items: texts on which forgetting is measured.
+    """
 
     name: str
     beds: Mapping[str, Bed]
     far_items: int = 250
-    limits: Mapping[str, int] = field(default_factory=dict)
+
+    def bed(self, name: str) -> Bed:
+        """A test bed; `main` where the tier has no bed of that name."""
+        return self.beds.get(name, self.beds["main"])
 
 
 _SMALL = {"steps": 4, "batch": 4, "eval_every": 2, "eval_items": 6, "final_items": 8, "max_length": 24}
@@ -114,6 +123,11 @@ TIERS = {
                     {**_GPU, "task": "chain_sum", "steps": 300, "train_size": 4000, "eval_every": 100,
                      "eval_items": 200, "final_items": 1000},
                     "1.4%", "10%", rate_steps=100, **_SUMS,
+                ),
+                "text": Bed(
+                    {**_GPU, "task": "sentiment", "steps": 200, "eval_every": 0, "eval_items": 1,
+                     "final_items": 1000},
+                    "1.4%", "10%", rate_steps=100, **_SENTIMENT,
                 ),
                 "topics": Bed(
                     {**_GPU, "task": "bbc_fewshot", "steps": 60, "max_length": 128, "eval_every": 0,
