@@ -41,8 +41,7 @@ bench: ready ## how long checks and training steps take on this machine
 gpu: ## the trainings that want a GPU, with the Python that is there (PYTHON=...); installs nothing
 	$(PYTHON) -m llm_experiments gpu $(GPU_ARGS)
 
-site: ready ## the pages as a web site, in site/
-	$(PY) -m pip install --quiet --no-build-isolation --constraint requirements.lock --editable '.[site]'
+site: ready ## the pages as a web site: open site/index.html, no server needed
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --config-file .ci/mkdocs.yml --site-dir ../site
 
 clean: ## delete the environment, the caches and the web site; records and pages stay

@@ -1,4 +1,4 @@
-"""Run blocks of seeds on several processes; the outcome does not depend on how many there are.
+"""Run blocks of seeds on several processes, here or on a cluster; the outcome does not depend on how many there are.
 
 A block's seeds, size and random stream follow from the problem alone, each process uses one BLAS thread, and
 the blocks come back in order. So one process and eight write the same record.
@@ -7,9 +7,13 @@ the blocks come back in order. So one process and eight write the same record.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+
+from sims import present
+from theory import cluster
 
 Array = np.ndarray
 Block = TypeVar("Block")
@@ -31,15 +35,11 @@ def stream(*key: int) -> np.random.Generator:
 
 
 def run(function: Callable[[Block], Result], blocks: Sequence[Block], jobs: int) -> list[Result]:
-    """Apply a function to every block on `jobs` processes; results in the order of the blocks."""
-    if jobs == 1 or len(blocks) == 1:
-        return [_alone(function, block) for block in blocks]
-    from joblib import Parallel, delayed
+    """Apply a function to every block on `jobs` processes, or on the cluster that the command names.
 
-    results: list[Result] = Parallel(n_jobs=jobs, backend="loky")(
-        delayed(_alone)(function, block) for block in blocks
-    )
-    return results
+    Results come in the order of the blocks.
+    """
+    return list(cluster.run(partial(_alone, function), blocks, jobs, present.scheduler()))
 
 
 def _alone(function: Callable[[Block], Result], block: Block) -> Result:

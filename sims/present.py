@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from reports import store
+from theory import cluster
 
 Row = dict[str, Any]
 ROUNDING = 1e-9  # risks are of order 1: what is smaller differs from machine to machine
@@ -20,8 +21,28 @@ class BadInput(ValueError):
     """Something a person asked for that cannot be done; the message is one line with the remedy."""
 
 
+_scheduler: list[str] = []
+
+
+def scheduler() -> str | None:
+    """The address that --scheduler gave, if any."""
+    return _scheduler[-1] if _scheduler else None
+
+
+class _UseCluster(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        _scheduler[:] = [values]
+
+
 class Parser(argparse.ArgumentParser):
-    """Bad arguments as one clear line on stderr and exit status 2."""
+    """Bad arguments as one clear line on stderr and exit status 2; every simulator can run on a cluster."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        # Where it runs is no setting of a simulation: it stays out of the options and so of the record.
+        self.add_argument(
+            "--scheduler", action=_UseCluster, default=argparse.SUPPRESS, metavar="ADDRESS", help=cluster.HELP
+        )
 
     def error(self, message: str) -> Any:
         """Refuse the arguments."""
@@ -106,10 +127,12 @@ def guarded(main: Callable[[], None], refused: tuple[type[Exception], ...] = ())
     """Run a simulator: exit status 0, or 2 with one line for bad input, or 3 when interrupted."""
     try:
         main()
-    except (BadInput, store.RecordError, *refused) as error:
+    except (BadInput, store.RecordError, cluster.ClusterError, *refused) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("error: interrupted; no record was written, run the command again", file=sys.stderr)
         return 3
+    finally:
+        _scheduler.clear()
     return 0

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("theory", "sims", "llm_experiments", "reports")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-LOCKED_EXTRAS = ("sim", "llm", "proofs", "dev")
+LOCKED_EXTRAS = ("sim", "llm", "proofs", "cluster", "site", "dev")
 # Builds of torch ask for these by platform, so that the lock file leaves them to pip.
 ACCELERATORS = re.compile(r"(nvidia|cuda|triton|intel|pytorch-triton)")
 

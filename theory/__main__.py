@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
-from threadpoolctl import threadpool_limits
 
 from reports.store import (
     RecordError,
@@ -22,12 +20,10 @@ from reports.store import (
     write_record,
     write_run,
 )
+from theory import cluster, registry
 from theory import recheck as rechecker
-from theory import registry, verdicts
-from theory.checks import stored_searches
-from theory.claim import Claim, Json, Reading, Setting
-from theory.evidence import CheckFails
-from theory.protocol import Statement
+from theory.claim import Claim, Json, Reading
+from theory.derive import Derived, Task, derive
 
 BUDGET = 6_000  # evaluations per statement that a check with --write spends on looking for a counterexample
 
@@ -63,17 +59,6 @@ def find(claim_id: str) -> registry.Registered:
         raise fail(str(error)) from None
 
 
-def searcher(budget: int, seed: int) -> verdicts.Searcher:
-    """Look for counterexamples with a fixed count of evaluations."""
-    from theory.search import falsify
-
-    def search(label: str, statement: Statement, setting: Setting, changes: Json) -> Json:
-        report: Json = falsify(statement, setting, budget=budget, seed=seed, **changes).to_json()
-        return report
-
-    return search
-
-
 @app.command()
 def check(
     claim_ids: Annotated[
@@ -87,48 +72,55 @@ def check(
     ] = True,
     budget: Annotated[int, typer.Option(min=1, help="Evaluations per statement in the search.")] = BUDGET,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Claims at a time, on processes of this machine.")] = 1,
+    scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help=cluster.HELP.capitalize())] = None,
     as_json: AsJson = False,
 ) -> None:
     """Derive the verdict of claims anew and compare it with the record.
 
-    Exit status 0: as recorded (a recorded refutation too); 1: it differs or evidence fails; 2: bad input.
+    Exit status 0: as recorded (a recorded refutation too); 1: it differs or evidence fails; 2: bad input; 3:
+    interrupted, with the records kept that were finished.
     """
     entries = [find(name) for name in claim_ids or registry.claim_ids()]
     rows, status = [], 0
-    with threadpool_limits(1):
-        for entry in entries:
-            try:
-                rows.append(_check(entry, write, search, budget, seed))
-            except RecordError as error:
-                raise fail(str(error)) from None
+    try:
+        tasks = [
+            Task(entry.claim.id, _stored(entry), write, write and search, budget, seed) for entry in entries
+        ]
+        for entry, task, done in zip(
+            entries, tasks, cluster.run(derive, tasks, jobs, scheduler), strict=True
+        ):
+            rows.append(_judged(entry, task, done))
             status = max(status, int(not rows[-1]["as_recorded"]))
             if not as_json:
                 _print_check(rows[-1])
+    except (RecordError, cluster.ClusterError) as error:
+        raise fail(str(error)) from None
+    except KeyboardInterrupt:
+        msg = f"interrupted after {len(rows)} of {len(entries)} claims; what was finished is kept"
+        raise fail(msg, 3) from None
     if as_json:
         print(json.dumps(rows if len(rows) != 1 else rows[0], indent=1))
     raise typer.Exit(status)
 
 
-def _check(entry: registry.Registered, write: bool, search: bool, budget: int, seed: int) -> Json:
-    path, started = record_path("claims", entry.claim.id), time.perf_counter()
-    settings = {"search_budget": budget, "seed": seed}
-    stored = read_record(path) if path.exists() else None
-    try:
-        if write and search:
-            searches = verdicts.search_all(entry.claim, searcher(budget, seed))
-        else:
-            searches = stored_searches(stored) if stored else {}
-            settings = stored["settings"] if stored else settings
-        fresh = verdicts.record(entry, searches, settings)
-    except CheckFails as error:
-        return {"id": entry.claim.id, "as_recorded": False, "differences": [str(error)], "verdicts": []}
-    if write:
-        write_record(path, fresh)
-        write_run(path, time.perf_counter() - started)
-    differences = [] if write else _differences(stored, fresh)
+def _stored(entry: registry.Registered) -> Json | None:
+    path = record_path("claims", entry.claim.id)
+    return read_record(path) if path.exists() else None
+
+
+def _judged(entry: registry.Registered, task: Task, done: Derived) -> Json:
+    """Write a fresh record where that is asked for, else compare it with the stored one."""
+    if done.record is None:
+        return {"id": entry.claim.id, "as_recorded": False, "differences": [done.failure], "verdicts": []}
+    if task.write:
+        path = record_path("claims", entry.claim.id)
+        write_record(path, done.record)
+        write_run(path, done.seconds)
+    differences = [] if task.write else _differences(task.stored, done.record)
     shown = [
         {"reading": v["reading"], "status": v["status"], "repair": (v["repair"] or {}).get("status")}
-        for v in fresh["verdicts"]
+        for v in done.record["verdicts"]
     ]
     return {
         "id": entry.claim.id,

@@ -77,4 +77,4 @@ def page() -> str:
     """The page, with its sliders, and the formulas in a script of its own."""
     template = Template((Path(__file__).parents[1] / "templates" / "phase.md.j2").read_text(encoding="utf-8"))
     script = f"window.phaseLaw = (function () {{ {functions()} return {{meanGap, meanRiskOut}}; }})();"
-    return template.render(sliders=SLIDERS, script=script) + "\n"
+    return str(template.render(sliders=SLIDERS, script=script)) + "\n"
