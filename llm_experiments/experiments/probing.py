@@ -13,6 +13,7 @@ from llm_experiments.probes.forgetting import FarText
 from llm_experiments.probes.intruder_sweep import IntruderSweep
 from llm_experiments.probes.intruders import intruders
 from llm_experiments.probes.merge_error import merge_errors
+from llm_experiments.probes.pooled import BoundInputs, Histogram
 from llm_experiments.probes.spectra import norm, spectral_norm, spectrum
 from llm_experiments.recipes.base import MethodError
 from llm_experiments.tasks.edits import disturb
@@ -189,6 +190,8 @@ PROBES: dict[str, Callable[[Run, Trial], Any]] = {
     "spectra": Spectra,
     "intruders": Intruding,
     "intruder_sweep": IntruderSweep,
+    "bound_inputs": BoundInputs,
+    "histogram": Histogram,
     "merging": Merging,
     "edits": Edited,
 }
