@@ -146,11 +146,15 @@ def eigengap(Sigma: Tensor, rank: int) -> Eigengap:
 class Shift:
     """How the inputs of a layer differ between two sets; `before` is the first.
 
+    Moments of few tokens differ by chance too: two halves of one set show by how much.
+
     Attributes:
         relative: |after - before|_F / |before|_F.
         whitened: smallest, mean and largest eigenvalue of before^(-1/2) after before^(-1/2), damped: by what factor
             the energy along a direction changes; all 1 without a shift.
-        angle: largest principal angle (radians) between the leading eigenspaces.
+        angle: largest principal angle (radians) between the leading eigenspaces; near pi / 2 as soon as one of many
+            directions differs.
+        apart: mean squared sine of all their principal angles: 0 for equal spaces, 1 for orthogonal ones.
         missed: share of the energy of `after` outside the leading eigenspace of `before`.
         own: the same share of `before`, for comparison.
         dimensions: of the leading eigenspaces: the smallest number that holds the share asked for in `before`.
@@ -159,6 +163,7 @@ class Shift:
     relative: float
     whitened: tuple[float, float, float]
     angle: float
+    apart: float
     missed: float
     own: float
     dimensions: int
@@ -189,10 +194,12 @@ def shift(before: Tensor, after: Tensor, damping: float = 1e-3, share: float = 0
     k = int((held >= share - 1e-12).nonzero()[0]) + 1
     first = vectors[:, -k:]
     second = torch.linalg.eigh(after).eigenvectors[:, -k:]
+    angles = principal_angles(first, second)
     return Shift(
         relative=float((after - before).norm() / before.norm()),
         whitened=(float(ratios[0]), float(ratios.mean()), float(ratios[-1])),
-        angle=max(principal_angles(first, second)),
+        angle=max(angles),
+        apart=sum(math.sin(angle) ** 2 for angle in angles) / k,
         missed=1 - float((first.T @ after @ first).trace() / after.trace()),
         own=1 - float(held[k - 1]),
         dimensions=k,

@@ -80,7 +80,11 @@ def test_a_known_shift():
     before, after = diagonal(9, 1, 0, 0), diagonal(0, 1, 9, 0)
     found = shift(before, after, damping=1e-9, share=0.9)
     assert found.dimensions == 1 and found.angle == pytest.approx(math.pi / 2)
-    assert found.missed == pytest.approx(1) and found.own == pytest.approx(0.1)
+    assert (
+        found.apart == pytest.approx(1)
+        and found.missed == pytest.approx(1)
+        and found.own == pytest.approx(0.1)
+    )
     assert found.relative == pytest.approx(math.sqrt(162 / 82))
     scaled = shift(diagonal(4, 2, 1), 3 * diagonal(4, 2, 1), damping=0.0)
     assert scaled.whitened == pytest.approx((3, 3, 3)) and scaled.angle == pytest.approx(0, abs=1e-9)
