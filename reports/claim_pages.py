@@ -145,7 +145,12 @@ def _search(search: Any) -> Record:
     if best:
         place = f"{best['conclusion']}; {best['stage']}, {notation.words(best['sizes'])}"
         lines.append(("largest left / right, exactly", f"{notation.number(best['ratio'])} ({place})"))
-    for name, label in (("hit", "classes hit"), ("never_hit", "classes never hit")):
+    labels = {
+        "hit": "classes hit",
+        "allowed_never_hit": "classes that the hypotheses allow, never hit",
+        "never_hit": "classes never hit",
+    }
+    for name, label in labels.items():
         if classes.get(name):
             lines.append((label, ", ".join(classes[name])))
     return {"lines": lines, "stages": _stages(search["stages"])}

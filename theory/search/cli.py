@@ -81,6 +81,7 @@ def falsify(
                 seed=seed,
                 jobs=jobs,
                 progress=progress if sys.stderr.isatty() else None,
+                outside=not beyond,
             )
         reports[target.name] = report.to_json()
         if not as_json:
@@ -165,10 +166,14 @@ def _print(console: Console, name: str, report: Any) -> None:
         console.print(f"  could not be used somewhere: {reason}", markup=False)
     for error, count in report.errors.items():
         console.print(f"  [red]fault[/red] of the statement, {count} times: {escape(error)}", markup=True)
-    if report.classes["never_hit"] and not report.found:
+    allowed = report.classes.get("allowed_never_hit", [])
+    if allowed:
         console.print(
-            "  never hit (excluded or missed): " + "; ".join(report.classes["never_hit"]), markup=False
+            "  never hit, though the hypotheses allow it (see --beyond): " + "; ".join(allowed), markup=False
         )
+    others = [name for name in report.classes["never_hit"] if name not in allowed]
+    if others and not report.found:
+        console.print("  never hit (excluded or missed): " + "; ".join(others), markup=False)
     for note in report.notes:
         console.print(
             f"  note: outside {note['outside']} there is a counterexample; it meets every hypothesis that the file states:",

@@ -26,6 +26,7 @@ from theory.protocol import NotHere, Statement
 from theory.search import growth, points, stages
 from theory.search.beyond import widen
 from theory.search.certify import Candidate, Certifier, shrink, survives_perturbation
+from theory.search.classes import classes
 from theory.search.problem import Problem
 from theory.search.report import SearchReport, StageReport, TaskResult
 
@@ -42,6 +43,7 @@ SHARES = {  # of a round's budget, in the order in which the stages run
     "ascent": 0.4,
 }
 BEYOND = "beyond build"
+ALLOWED = 128  # instances of each kind drawn to see which classes the hypotheses allow
 NOTE_DECISIONS = 120  # exact decisions spent on shrinking what is only a note
 PART = 8192  # evaluations of one part at most: fixed, so that parts do not depend on the number of processes
 CHEAP = ("boundary", "small integers", "families")
@@ -141,7 +143,7 @@ def falsify(
     seed: int = 0,
     jobs: int = 1,
     progress: Progress | None = None,
-    outside: bool = True,
+    outside: bool = False,
     **changes: Any,
 ) -> SearchReport:
     """Look for an instance that meets every hypothesis and breaks a conclusion.
@@ -193,10 +195,14 @@ def falsify(
                 notes += _other_instances(problem, log, budget // 10, seed, jobs)
     except KeyboardInterrupt:
         interrupted, found = True, log.first_found(problem)
+    table = log.class_table()
+    if found is None and not interrupted:
+        allowed = allowed_classes(problem, dims, seed)
+        table["allowed_never_hit"] = [name for name in table["never_hit"] if name in allowed]
     return SearchReport(
         found,
         log.reports(),
-        log.class_table(),
+        table,
         log.trend,
         budget,
         seed,
@@ -237,7 +243,6 @@ def _other_instances(problem: Problem, log: _Log, budget: int, seed: int, jobs: 
             budget=max(1, budget),
             seed=seed,
             jobs=jobs,
-            outside=False,
             **problem.changes,
         )
     except NotHere as reason:
@@ -249,6 +254,32 @@ def _other_instances(problem: Problem, log: _Log, budget: int, seed: int, jobs: 
     if report.interrupted:
         raise KeyboardInterrupt
     return [{"outside": "what build makes", **report.found}] if report.found else []
+
+
+def allowed_classes(problem: Problem, dims: list[dict[str, Any]], seed: int) -> set[str]:
+    """Classes that some instance is in which meets every stated hypothesis, whether or not `build` makes it.
+
+    Instances with free entries are drawn; a class found so is allowed, one not found so may be allowed all the
+    same.
+    """
+    try:
+        wide = Problem(problem.statement, widen(problem.setting), problem.changes)
+    except NotHere:
+        return set()
+    allowed: set[str] = set()
+    for number, d in enumerate(dims):
+        try:
+            rng, shapes = np.random.default_rng([seed, 60, number]), wide.shapes(d)
+            pool = [points.boundary(shapes)[:ALLOWED], points.small(rng, shapes, ALLOWED)]
+            pool += [points.families(rng, shapes, ALLOWED), points.gaussian(rng, shapes, ALLOWED // 4)]
+            z = np.concatenate(pool)
+            with threadpool_limits(1):
+                meets = wide.score(d, z).meets
+                found = classes(wide.floats(d, z), meets)
+        except (NotHere, ValueError, ArithmeticError, np.linalg.LinAlgError):
+            continue  # what cannot be evaluated there says nothing about classes
+        allowed |= {name for name, hit in found.items() if hit}
+    return allowed
 
 
 class _Log:

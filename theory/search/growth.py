@@ -103,7 +103,8 @@ def _along(
     growing = len(ratios) > 2 and all(
         b > a * (1 + STILL / 2) for a, b in zip(ratios[-3:], ratios[-2:], strict=False)
     )
-    out.trend = [{"size": label, "points": track, "growing": growing}]
+    if patient or growing:
+        out.trend = [{"size": label, "points": track, "growing": growing}]
     return out
 
 
@@ -151,6 +152,7 @@ def _best(part: Part, count: int, before: Any, patient: bool) -> tuple[float, Ar
     z, values = ascent.climb(f, pool[chosen], part.rng, max(2, count // (2 * len(chosen))), groups=groups)
     order = np.argsort(values, kind="stable")
     slack = float(values.min())
-    if (total <= EXACT_TOTAL and patient) or (total <= BROKEN_TOTAL and slack < 0):
+    broken = slack < 0 and bool(problem.score(part.d, z, "ratio", LENGTH).clear.any())
+    if (patient and total <= EXACT_TOTAL) or (broken and total <= BROKEN_TOTAL):
         part.examine(z[order][:STARTS], thin=True)
     return (1 - slack) / (1 + slack) if -1 < slack <= 1 else 0.0, z[order][:STARTS]

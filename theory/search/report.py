@@ -82,8 +82,10 @@ class SearchReport:
         found: None, or {instance, witnesses, breaks, sides, stage, sizes, parameters, shrunk_from, open,
             open_instance}: a certificate with how it was come by.
         stages: One `StageReport` for each stage and sizes.
-        classes: {"hit": [...], "never_hit": [...]}: rank, tie, alignment and scale classes among the sampled
-            instances that meet the hypotheses. A class never hit is excluded by the hypotheses or was missed.
+        classes: {"hit": [...], "never_hit": [...], "allowed_never_hit": [...]}: rank, tie, alignment and scale
+            classes among the sampled instances that meet the hypotheses. A class never hit is excluded by the
+            hypotheses or was missed; the last list (where nothing was found) names those that some instance
+            with free entries is in which meets every stated hypothesis: they are allowed, and were missed.
         trend: Ratios against growing sizes: [{size, points: [{value, ratio, exact}], growing}].
         evaluations: Instances scored and decided altogether.
         budget: The count that was allowed.

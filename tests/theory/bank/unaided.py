@@ -48,7 +48,7 @@ def main() -> None:
         total += 1
         start = time.perf_counter()
         for budget in dict.fromkeys((min(SMALL, options.budget), options.budget)):
-            report = falsify(statement, setting, budget=budget, jobs=options.jobs)
+            report = falsify(statement, setting, budget=budget, jobs=options.jobs, outside=True)
             if report.found:
                 break
         if report.found:
