@@ -11,6 +11,7 @@ Three ways to fit: minimum norm (least squares beyond N = d), ridge with the bes
 after a few steps. For the last two the prediction is the exact mean over targets and noise for the designs drawn.
 The curves of minimum norm can cross more than once: PEFT's risk is infinite at N = k, full tuning's at N = d.
 Signs are compared wherever the simulated difference is clear; places of crossings come with their standard errors.
+Rademacher complexities, from which such comparisons are often argued, are computed exactly, by all signs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import numpy as np
 
 from sims import command
 from sims.command import curve, mean_curve
-from sims.present import BadInput, Row, counted, guarded, number, show, tested, worst_z
+from sims.present import BadInput, Row, compared, counted, guarded, number, show, tested, worst_z
+from theory.peft_vs_fft import complexity
 from theory.peft_vs_fft import learning_curves as theory
 
 AUDIT = [["--quick"], []]
@@ -34,6 +36,8 @@ STEPS = 30
 CLEAR = 4.0  # standard errors from which the sign of a simulated difference counts as seen
 AWAY = 8  # samples from N = k or N = d beyond which the fourth moments exist and a standard error means something
 GROUPS = 16  # of seeds, for the jackknife
+DESIGNS = (2, 4, 7, 10)  # numbers of samples whose signs are all gone through
+SIGNS = 64  # drawn ones
 
 
 @dataclass(frozen=True)
@@ -281,6 +285,70 @@ def figure(name: str, task: Task, grid: list[int], got: dict[str, Array], fit: s
     }
 
 
+# -- Rademacher complexities ----------------------------------------------------------------------------------------
+def designs(rng: np.random.Generator, n: int, d: int, k: int, N: int) -> dict[str, Array]:
+    """Complexities of both classes on Gaussian inputs, by all signs and by a few drawn ones; k of d coordinates tuned."""
+    X = rng.standard_normal((n, N, d))
+    every = np.array(list(complexity.signs(N)))
+    drawn = rng.choice([-1.0, 1.0], size=(n, SIGNS, N))
+    out = {}
+    for method, tuned in (("full", d), ("PEFT", k)):
+        part = X[:, :, :tuned]
+        out[method] = np.sqrt(((every @ part) ** 2).sum(axis=2)).mean(axis=1) / N
+        out[f"{method}/drawn"] = np.sqrt(((drawn @ part) ** 2).sum(axis=2)).mean(axis=1) / N
+        out[f"{method}/bound"] = np.sqrt((part**2).sum(axis=(1, 2))) / N
+    return out
+
+
+def on_design(X: Array, k: int) -> float:
+    """The ratio of the exact complexities, full tuning against PEFT, on one design (N x d)."""
+    every = np.array(list(complexity.signs(len(X))))
+    full, peft = (np.sqrt(((every @ part) ** 2).sum(axis=1)).mean() for part in (X, X[:, :k]))
+    return float(full / peft)
+
+
+def complexity_part(run: command.Run, d: int, k: int) -> tuple[list[Row], dict[str, Any]]:
+    """Exact complexities on finite designs: is their ratio sqrt(d/k)?"""
+    rows: list[Row] = []
+    outside = 0
+    found: dict[str, list[Array]] = {method: [] for method in METHODS}
+    for N in DESIGNS:
+        got = command.over_seeds(designs, run, 50 + N, d, k, N)
+        where = f"Gaussian inputs, d = {d}, k = {k}, N = {N}"
+        for method, tuned in (("full", d), ("PEFT", k)):
+            exact, bound = got[method], got[f"{method}/bound"]
+            rows.append(
+                tested(f"Rademacher complexity, {method}", where, complexity.gaussian(tuned, N), exact)
+            )
+            rows.append(tested(f"the same by {SIGNS} signs, {method}", where, exact, got[f"{method}/drawn"]))
+            outside += int(((exact > bound * (1 + 1e-9)) | (exact < bound / np.sqrt(2) * (1 - 1e-9))).sum())
+            found[method].append(exact)
+    rows.append(counted("designs outside the bounds of Jensen and Khintchine", "Gaussian inputs", 0, outside))
+    inside = np.zeros((4, d))
+    inside[:, :k] = np.random.default_rng([run.seed, 49]).standard_normal((4, k))
+    for where, X, told in (
+        ("four inputs on PEFT's coordinates", inside, 1.0),
+        ("one input, spread evenly", np.ones((1, d)), np.sqrt(d / k)),
+    ):
+        rows.append(
+            compared("ratio of exact complexities", f"{where}, d = {d}, k = {k}", told, on_design(X, k))
+        )
+    series = []
+    for method, tuned in (("full", d), ("PEFT", k)):
+        series.append(mean_curve(method, DESIGNS, np.stack(found[method], axis=1)))
+        series.append(curve(method, DESIGNS, [complexity.gaussian(tuned, N) for N in DESIGNS], "predicted"))
+    figure = {
+        "name": "rademacher",
+        "title": "Exact Rademacher complexities fall like 1 / sqrt(N); their ratio is a matter of the inputs",
+        "kind": "scatter",
+        "caption": f"Gaussian inputs, d = {d}, k = {k}, classes of weights of length at most one.",
+        "x": {"label": "samples N", "scale": "log"},
+        "y": {"label": "Rademacher complexity", "scale": "log"},
+        "series": series,
+    }
+    return rows, figure
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the simulator."""
     p = command.parser("few_shot_crossover", __doc__, 512, 256)
@@ -305,6 +373,12 @@ def main(arguments: list[str] | None = None) -> None:
         rows += new
         for fit in fits if i == 0 else fits[:1]:
             figures.append(figure(f"curves-{i}-{fit.replace(' ', '-')}", task, grid, got, fit))
+    d, k = tasks[0].d, tasks[0].k
+    new, drawn = complexity_part(run, d, k)
+    show("Rademacher complexities", new)
+    rows += new
+    figures.append(drawn)
+    lengths = complexity.mean_length(d) / complexity.mean_length(k)
     last = sorted(row["predicted"] for row in rows if row["quantity"] == "crossing, minimum norm")
     ways = [row for row in rows if row["quantity"].startswith("N with")]
     told, seen = sum(r["predicted"] for r in ways), sum(r["simulated"] for r in ways)
@@ -323,9 +397,12 @@ def main(arguments: list[str] | None = None) -> None:
             "tails, so no standard errors are given there.",
             "Ridge and stopped gradient descent have no infinite risks: crossings that minimum norm owes to them can "
             "disappear, and the last one moves.",
+            f"Rademacher complexities are exact, by all signs. Their ratio is 1 for inputs on PEFT's coordinates, "
+            f"sqrt(d/k) for one input spread evenly, and {lengths:.3f} in the mean for Gaussian inputs with d = {d}, "
+            f"k = {k}, where sqrt(d/k) = {np.sqrt(d / k):.3f}: it tells of the inputs.",
             "Ridge with the best penalty never loses to minimum norm on average, whatever the design.",
         ],
-        claims=["peft_vs_fft/few_shot_crossover", "peft_vs_fft/thm_5_risk"],
+        claims=[f"peft_vs_fft/{name}" for name in ("few_shot_crossover", "thm_5_risk", "thm_5_rademacher")],
     )
 
 

@@ -38,3 +38,32 @@ def share_within(n: int, distance: Any) -> Any:
 def reachable(inputs: int, rows: int, r: int) -> bool:
     """Whether every change of a layer with that many outputs is reached by rank r on so many generic inputs."""
     return min(inputs, rows) <= r
+
+
+def head_dimension(d: int, h: int, tokens: int, inputs: int) -> int:
+    """Dimension of what full tuning of an attention head reaches near generic weights, on sequences of some tokens.
+
+    The outputs lie in the space of Wo's h columns, which d - h numbers each turn: h (d - h) + h tokens inputs, until the
+    4 h d weights less the 2 h^2 that two changes of basis move without effect are used up. Found in simulation for
+    tokens >= h; not proved.
+    """
+    return min(h * (d - h) + h * tokens * inputs, 4 * h * d - 2 * h * h)
+
+
+def head_dimension_lora(d: int, h: int, r: int) -> int:
+    """The most that LoRA on its four matrices reaches: their dimensions less r^2 for each of the two changes of basis.
+
+    A change of basis I + c B_q B_k' between queries and keys, and likewise one between values and outputs, stays within
+    the factors; `thm_1_functions` rests on the larger bound without that.
+    """
+    return 4 * dimension(h, d, r) - 2 * r * r
+
+
+def hidden_dimension(d: int, h: int, q: int, inputs: int) -> int:
+    """Dimension for one hidden layer of a smooth activation: outputs, or all weights. Found in simulation; not proved."""
+    return min(q * inputs, h * (d + q))
+
+
+def hidden_dimension_lora(d: int, h: int, q: int, r: int) -> int:
+    """The most that LoRA on its two matrices reaches."""
+    return dimension(h, d, r) + dimension(q, h, r)

@@ -358,7 +358,22 @@ def semidefinite_proof(k: Any, x: Instance) -> Mapping[str, Sequence[Any]]:
     return {"eps' B eps <= eps' H^+ eps": [k.against_psd("H psd", x.g - B @ x.H @ x.g)]}
 
 
+def build_semidefinite(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
+    """H = R R' of any rank, any shift."""
+    return Instance(H=t.R @ t.R.T, P=t.P, eps=t.eps, g=t.g)
+
+
+def build_answered(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
+    """H = R R' of any rank, and the shift eps = H g, which H can answer."""
+    x = build_semidefinite(k, t, d)
+    return Instance({**x, "eps": x.H @ x.g})
+
+
 FLAT: Json = {"H": [["1", "0"], ["0", "0"]], "P": [["1"], ["1"]], "eps": [["0"], ["1"]], "g": [["0"], ["0"]]}
+SEMIDEFINITE = Setting(dims=SIZES, free=free, build=build_semidefinite, letters=letters, boundary=[ONE, SEEN])
+ANSWERED = Setting(
+    dims=SIZES, free=free, build=build_answered, letters=letters, boundary=[{**ONE, "g": [["1"]]}]
+)
 NO_SUBSPACE: Json = {**ONE, "P": [["0"]]}
 FORMS = Repair(
     sentence="eps' P (P'HP)^+ P' eps <= eps' H^-1 eps for every eps and every positive definite H",
@@ -403,12 +418,14 @@ PINV = Claim(
         Reading(
             name="semidefinite Hessian, the order that holds for a definite one",
             statement=semidefinite,
+            setting=SEMIDEFINITE,
             evidence=Counterexample(FLAT),
             scope="two parameters, H of rank 1",
             open_instance={**FLAT, "eps": [["1"], ["3"]]},
             repair=Repair(
                 sentence="For H psd it holds for every eps in range(H)",
                 statement=semidefinite_repaired,
+                setting=ANSWERED,
                 evidence=WordProof(semidefinite_proof),
                 necessary={"eps = H u": FLAT},
                 sharp={**ONE, "g": [["1"]]},
