@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from peft import AdaLoraConfig, IA3Config, LoraConfig, PrefixTuningConfig, TaskT
 from peft.optimizers import create_loraplus_optimizer
 from peft.tuners.adalora import AdaLoraLayer
 from peft.tuners.lora import LoraLayer
+from peft.utils.warning import PeftWarning
 from torch import Tensor, nn
 
 from llm_experiments.recipes.base import Method, PeftTuned, Request, Tuned, with_peft
@@ -178,6 +180,13 @@ class AdaLoraTuned(PeftTuned):
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Puts back what `state` gave."""
         Tuned.load_state(self, tensors)
+
+    def save(self, path: Any) -> None:
+        """Writes peft's own folder, with final ranks."""
+        with warnings.catch_warnings():
+            # A layer that lost all its ranks is no sign of a broken save.
+            warnings.filterwarnings("ignore", ".*have invalid shape.*", PeftWarning)
+            super().save(path)
 
     def load(self, path: Any) -> None:
         """Not offered: a saved AdaLoRA has its final ranks and loads by `PeftModel.from_pretrained`."""
