@@ -10,6 +10,7 @@ import torch
 
 from llm_experiments.probes.effective import base_weights, effective_weights
 from llm_experiments.probes.forgetting import FarText
+from llm_experiments.probes.full_gradient import FullGradient
 from llm_experiments.probes.intruder_sweep import IntruderSweep
 from llm_experiments.probes.intruders import intruders
 from llm_experiments.probes.merge_error import merge_errors
@@ -192,6 +193,7 @@ PROBES: dict[str, Callable[[Run, Trial], Any]] = {
     "intruder_sweep": IntruderSweep,
     "bound_inputs": BoundInputs,
     "histogram": Histogram,
+    "full_gradient": FullGradient,
     "merging": Merging,
     "edits": Edited,
 }
