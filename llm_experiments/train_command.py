@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from llm_experiments import ranks
 from llm_experiments.errors import UserError
 from llm_experiments.settings import LEARNING_RATE, LEARNING_RATES, Settings
 
@@ -80,7 +81,8 @@ def command(
         python -m llm_experiments train cla --task chain_sum --model smollm2 --steps 60 --batch 8
         python -m llm_experiments train lora --set r=8 --set lora_alpha=16
 
-    Each run leaves record, adapter (safetensors) and per-item predictions in .cache/llm_experiments/runs/.
+    Each run leaves record, adapter (safetensors) and per-item predictions in .cache/llm_experiments/runs/. Seeds can be
+    spread over GPUs and machines: llm_experiments/configs/*.yaml say how.
     """
     if seeds < 1:
         message = f"--seeds must be at least 1; got {seeds}"
@@ -100,9 +102,15 @@ def command(
         "final_items": final_items, "device": device, "threads": threads, "options": options(set_ or []),
         "cached_lower": _default_lower(model, device) if cached_lower is None else cached_lower,
     }  # fmt: skip
-    runs = [Settings(seed=seed + index, **common) for index in range(seeds)]
+    own = ranks.rank()
+    runs = own.share([Settings(seed=seed + index, **common) for index in range(seeds)])
+    if not runs:
+        print(f"process {own.number} of {own.world}: no seed is left for it", file=sys.stderr)
+        return
+    ranks.take_gpu(device, own)
     cores = os.cpu_count() or 1
-    parallel = min(jobs or (1 if device != "cpu" else max(1, cores // threads)), seeds)
+    together = jobs or (1 if device != "cpu" else max(1, cores // threads))
+    parallel = 1 if own.world > 1 else min(together, seeds)
     records = list(execute(runs, parallel, checkpoint_every, row))
     if as_json:
         print(json.dumps(records, indent=1))
