@@ -21,6 +21,7 @@ from typing import Any
 from theory.claim import Claim, Control, Json, Reading, Repair, Setting
 from theory.evidence import Counterexample, WordProof
 from theory.lora_variants.setting import source
+from theory.partial import StepProof
 from theory.protocol import Instance, Kit
 
 SIMPLE, WHOLE = "singular values positive and distinct", "U U' = I"
@@ -162,12 +163,12 @@ BASES = Setting(
 )
 UP_TO_SIGN = Repair(
     sentence=(
-        "singular vectors of different singular values are orthogonal whichever decompositions they come from; with n "
-        "simple singular values they are determined up to sign, and an unchanged matrix has no intruder"
+        "singular vectors of different singular values are orthogonal whichever decompositions they come from; hence with "
+        "n simple singular values they are determined up to sign, and an unchanged matrix has no intruder"
     ),
     statement=orthogonal_vectors,
     setting=VECTORS,
-    evidence=WordProof(),
+    evidence=StepProof(),
     sharp=PAIR,
 )
 CONTROLS = (

@@ -25,13 +25,14 @@ from fractions import Fraction
 from typing import Any
 
 from theory.claim import Claim, Control, Json, Reading, Repair, Setting
-from theory.evidence import Custom, Open, WordProof
+from theory.evidence import Custom, Open
 from theory.instances import load
 from theory.kits.exact import Exact
 from theory.kits.reals import sqrt_interval
 from theory.lora_variants import index_functions as index
 from theory.lora_variants.information import ln
 from theory.lora_variants.setting import source
+from theory.partial import StepProof
 from theory.protocol import Instance, Kit
 
 SAMPLES, CONFIDENCE, TWO = "n >= 1", "delta <= 1/2", "ln 2 >= 0"
@@ -205,11 +206,11 @@ TWICE = Control("twice the right side", kind="true", statement=twice, instance=L
 WITHOUT_TRAINING = Repair(
     sentence=(
         "for weights that do not depend on the data, with probability 1 - 2 delta, G <= C2 sqrt(ln(1 / (2 delta)) / (2 n)) "
-        "(Hoeffding), which is below the printed bound at Q = 0"
+        "(Hoeffding, quoted), which is below the printed bound at Q = 0"
     ),
     statement=hoeffding,
     setting=NUMBERS,
-    evidence=WordProof(hoeffding_proof),
+    evidence=StepProof(hoeffding_proof),
     sharp=LARGE,
 )
 
@@ -294,7 +295,7 @@ THEOREM_4 = Claim(
                 sentence="the same with the offsets of the expansion",
                 statement=sum_of_both,
                 setting=SUMS,
-                evidence=WordProof(sum_proof),
+                evidence=StepProof(sum_proof),
                 sharp=ALL_PHI,
             ),
             controls=(
@@ -311,10 +312,10 @@ THEOREM_4 = Claim(
             sentence="The same with the offsets of the expansion, W0 independent of the data.",
             statement=sum_of_both,
             setting=SUMS,
-            evidence=WordProof(sum_proof),
+            evidence=StepProof(sum_proof),
             scope=(
-                "thm_1 with the right offsets and Hoeffding's inequality for W0, whose radicand is compared here; any "
-                "activation, delta <= 1/2, losses in [0, C2]"
+                "the sum of Hoeffding's inequality for W0, quoted, and thm_1 with the right offsets, with their radicands "
+                "compared; any activation, delta <= 1/2, losses in [0, C2]"
             ),
             sharp=ALL_PHI,
             unused=("Hoeffding's root", "the printed root"),

@@ -28,6 +28,7 @@ from theory.claim import Claim, Control, Json, Reading, Repair, Setting
 from theory.evidence import Counterexample, Identity, WordProof
 from theory.lora_variants import index_functions as index
 from theory.lora_variants.setting import source
+from theory.partial import StepProof
 from theory.protocol import Instance, Kit, Mat
 
 OUTPUTS, SIZE, GAP = "difference of the outputs", "size of the output", "change of G"
@@ -405,7 +406,7 @@ RIGHT = Repair(
         "Phi_W0 = 2 Lip (N_L(w + d) - N_L(d)) with N_l(v) = lip_l v_l N_(layer-1)(v) + s_l, N_0 = C"
     ),
     statement=right_offsets,
-    evidence=WordProof(layer_proof),
+    evidence=StepProof(layer_proof),
     sharp=NEARLY,
 )
 BELOW_RIGHT = Control(
@@ -454,8 +455,11 @@ THEOREM = Claim(
             name="offsets of the expansion",
             sentence="The same with the offsets that the proof's recursion gives, around W0 and, exchanging names, dW.",
             statement=right_offsets,
-            evidence=WordProof(layer_proof),
-            scope="any input, layer sizes, norms with |Az| <= |A||z| (spectral, Frobenius), Lipschitz activations",
+            evidence=StepProof(layer_proof),
+            scope=(
+                "one layer above any number of others, the step of the recursion, and G above the last: any input, layer "
+                "sizes, norms with |Az| <= |A||z| (spectral, Frobenius), Lipschitz activations"
+            ),
             sharp=NEARLY,
             unused=unused((1,)),
             controls=(
@@ -484,8 +488,8 @@ COROLLARY = Claim(
         Reading(
             name="as printed",
             statement=linear,
-            evidence=WordProof(linear_proof),
-            scope="every number and size of layers, one more layer at a time; around dW by exchanging W0 and dW",
+            evidence=StepProof(linear_proof),
+            scope="one layer above any number of others, of every size; around dW by exchanging W0 and dW",
             sharp=LINEAR,
             unused=unused(()),
             controls=(

@@ -17,7 +17,7 @@ from typing import Any
 
 from theory import instances
 from theory.claim import Claim, Control, Reading, Repair, Setting
-from theory.evidence import Counterexample, WordProof
+from theory.evidence import Counterexample
 from theory.partial import StepProof
 from theory.peso import setting
 from theory.peso.setting import SETTING, scalar_step
@@ -177,11 +177,11 @@ CONTENT = Claim(
             open_instance={**DO_NOTHING, "G": [["1"], ["2"]], "P": [["0", "0"], ["0", "0"]]},
             repair=Repair(
                 sentence=(
-                    "If delta_k^2 <= c |G_k|^2 with c < 1 (top-r restarts: c = 1 - r / min(m, n)), the bound forces "
-                    "the gradient to vanish"
+                    "If delta^2 <= c |G|^2 with c < 1 (top-r restarts: c = 1 - r / min(m, n)), the bound forces the "
+                    "gradient to vanish; so in the limit over restarts"
                 ),
                 statement=vanishing,
-                evidence=WordProof(vanishing_proof),
+                evidence=StepProof(vanishing_proof),
                 necessary={"delta^2 <= c |G|^2": {**DO_NOTHING, "c": "0"}},
             ),
             controls=(
