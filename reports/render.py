@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from reports import claim_pages, figures, notation, questions, run_pages
+from reports import claim_pages, figures, notation, practice, questions, run_pages
 from reports.store import (
     Record,
     RecordError,
@@ -88,6 +88,9 @@ def build() -> tuple[dict[Path, str], dict[Path, Record]]:
     pages[root / "what_holds.md"] = environment.get_template("what_holds.md.j2").render(
         **shared, questions=asked
     )
+    template = environment.get_template("theory_vs_practice.md.j2")
+    gathered = practice.summary(measured["llm"], claims)
+    pages[root / "theory_vs_practice.md"] = template.render(**shared, practice=gathered)
     for paper in papers:
         template = environment.get_template("paper.md.j2")
         pages[root / f"{paper['name']}.md"] = template.render(**shared, paper=paper)

@@ -84,16 +84,20 @@ def simulators(records: dict[str, Record], claims: dict[str, Record]) -> list[Re
     ]
 
 
+def declared_experiments() -> list[str]:
+    """Return the names of all experiments, run or not."""
+    folder = reports_root().parent / "llm_experiments" / "experiments"
+    return [f.stem for f in sorted(folder.glob("*.py")) if sources.literal(f, "AUDIT") is not None]
+
+
 def measurements(kind: str, records: dict[str, Record], claims: dict[str, Record]) -> list[Record]:
     """Return the rows of one kind (experiments, benchmarks), each with its results and its single runs.
 
     A record with tables or figures is a result and gets a section; any other is a single run and gets a line. An
     experiment that is declared but has no record is returned without runs.
     """
-    folder = reports_root().parent / "llm_experiments" / "experiments"
-    declared = [f.stem for f in sorted(folder.glob("*.py")) if sources.literal(f, "AUDIT") is not None]
     rows: dict[str, Record] = {}
-    for name in [*(declared if kind == "llm" else []), *sorted(records)]:
+    for name in [*(declared_experiments() if kind == "llm" else []), *sorted(records)]:
         row = name.split("/")[0]
         rows.setdefault(row, {"name": row, "kind": kind, "results": [], "runs": [], "tiers": {}})
         if name not in records:
@@ -122,6 +126,9 @@ def _result(kind: str, name: str, record: Record, claims: dict[str, Record]) -> 
         "tables",
         "schema",
         "digest",
+        "predictions",
+        "reported",
+        "trainings",
     )
     result["settings"] = pretty({field: value for field, value in record.items() if field not in shown})
     tables = {"": record.get("table") or [], **(record.get("tables") or {})}
