@@ -10,7 +10,7 @@ import pytest
 
 from sims import few_shot_crossover as few
 from sims import parallel, present
-from theory.peft_vs_fft import learning_curves, thm_5
+from theory.peft_vs_fft import complexity, learning_curves, thm_5
 
 OWN = ["--dims", "8", "--tuned", "2", "--left", "0.3", "--noise", "0.2"]
 
@@ -97,3 +97,21 @@ def test_a_wrong_noise_would_be_noticed():
 )
 def test_bad_input_is_one_line_and_exit_status_2(arguments, message, refused):
     assert message in refused(few, arguments)
+
+
+def test_complexities_by_all_signs_are_those_of_the_claim():
+    """Where all lengths agree the complexity is the root of the mean square, which the claim finds exactly."""
+    design = thm_5.design()
+    full, peft = thm_5.complexities(design["inputs"], design["kept"])
+    X = np.array(design["inputs"], dtype=float)
+    every = np.array(list(complexity.signs(2)))
+    assert np.sqrt(((every @ X) ** 2).sum(axis=1)).mean() ** 2 == pytest.approx(float(full))
+    assert few.on_design(X, 2) == pytest.approx(float(full / peft) ** 0.5) == 1
+
+
+def test_mean_length_is_that_of_gaussian_vectors():
+    assert complexity.mean_length(1) == pytest.approx((2 / np.pi) ** 0.5)
+    assert complexity.mean_length(3) == pytest.approx(4 / (2 * np.pi) ** 0.5)
+    drawn = np.linalg.norm(np.random.default_rng(5).standard_normal((40_000, 6)), axis=1)
+    assert abs(present.tested("", "", complexity.mean_length(6), drawn)["z"]) < present.UNLIKELY_Z
+    assert abs(present.tested("", "", 6**0.5, drawn)["z"]) > present.UNLIKELY_Z
