@@ -14,7 +14,7 @@ from llm_experiments.probes.full_gradient import FullGradient
 from llm_experiments.probes.intruder_sweep import IntruderSweep
 from llm_experiments.probes.intruders import intruders
 from llm_experiments.probes.merge_error import merge_errors
-from llm_experiments.probes.pooled import BoundInputs, Histogram
+from llm_experiments.probes.pooled import BoundInputs, Curvature, Histogram
 from llm_experiments.probes.spectra import norm, spectral_norm, spectrum
 from llm_experiments.recipes.base import MethodError
 from llm_experiments.tasks.edits import disturb
@@ -193,6 +193,7 @@ PROBES: dict[str, Callable[[Run, Trial], Any]] = {
     "intruder_sweep": IntruderSweep,
     "bound_inputs": BoundInputs,
     "histogram": Histogram,
+    "curvature": Curvature,
     "full_gradient": FullGradient,
     "merging": Merging,
     "edits": Edited,

@@ -1,4 +1,4 @@
-"""Small measurements that rows take on finished trainings: what bounds need of a run, and the entries of its change."""
+"""Measurements that rows take on finished trainings: what bounds need, the entries of the change, the curvature."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llm_experiments.probes.bounds import all_numbers, head_numbers, largest_input
+from llm_experiments.probes.curvature import run_curvature
 from llm_experiments.probes.effective import base_weights, effective_weights
 from llm_experiments.probes.spectra import spectral_norm
 from llm_experiments.recipes.base import MethodError
@@ -69,4 +70,24 @@ class Histogram:
             "zero": float((size == 0).double().mean()),
             "rms": variance**0.5,
             "kurtosis": float(square.square().mean()) / variance**2 if variance else None,
+        }
+
+
+class Curvature:
+    """The largest eigenvalue of the training loss's Hessian by all tuned matrices of the plain model."""
+
+    EXAMPLES, PRODUCTS = 32, 8
+
+    def __init__(self, run: Run, trial: Trial) -> None:
+        self.run = run
+
+    def measure(self) -> dict[str, Any]:
+        """The largest Ritz value and how far the nearest eigenvalue can be from it."""
+        count = min(self.EXAMPLES, self.run.train_count)
+        found = run_curvature(self.run, range(count), steps=self.PRODUCTS)
+        return {
+            "top": found.top,
+            "residual": found.residuals[0],
+            "products": found.products,
+            "examples": count,
         }
