@@ -128,6 +128,7 @@ def _result(kind: str, name: str, record: Record, claims: dict[str, Record]) -> 
         "digest",
         "predictions",
         "reported",
+        "assumptions",
         "trainings",
     )
     result["settings"] = pretty({field: value for field, value in record.items() if field not in shown})

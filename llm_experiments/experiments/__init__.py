@@ -34,6 +34,7 @@ NAMES = (
     "convergence",
     "hybrid_layers",
     "task_complexity",
+    "assumptions",
 )
 
 

@@ -106,6 +106,7 @@ class Sheet:
         self.tables: dict[str, list[Record]] = {}
         self.figures: list[Record] = []
         self.notes: list[str] = []
+        self.assumptions: list[Record] = []
         self.summary = ""
 
     @property
@@ -208,6 +209,7 @@ class Sheet:
             },
             "tables": {"Predictions": [_line(s) for s in scores], **self._reported(), **self.tables},
             "figures": self.figures,
+            "assumptions": self.assumptions,
             "notes": self.notes,
         }
 
