@@ -132,7 +132,7 @@ ROW = Row(
     predictions=PREDICTIONS,
     designs={
         "smoke": Design(SMOKE, 1, 5),
-        "cpu": Design(METHODS, 3, 1750, "intruders and norms at each quarter, for the rows that share this"),
+        "cpu": Design(METHODS, 3, 2200, "intruders and norms at each quarter, for the rows that share this"),
         "gpu": Design(METHODS, 3, 2700, "intruders and norms at each quarter, for the rows that share this"),
     },
     run=run,
