@@ -15,6 +15,7 @@ from typing import Any
 
 from theory.claim import Json
 from theory.evidence import Custom, evaluate
+from theory.lora_variants import setting
 from theory.protocol import Instance, Kit, Mat, Statement
 
 
@@ -37,7 +38,7 @@ def counters(steps: int, starts: Sequence[int]) -> list[int]:
 
 def selection(k: Kit, x: Instance, offset: Any) -> Mat:
     """U (n x r) with A = U': columns offset, ..., offset + r - 1 of the identity."""
-    return k.cols(k.eye(x.W.shape[1]), offset if k.kind == "words" else range(offset, offset + x.r))
+    return setting.selection(k, x.W.shape[1], x.r, offset, str(offset))
 
 
 def run(

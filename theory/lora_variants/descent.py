@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from theory.claim import Json
+from theory.lora_variants import setting
 from theory.protocol import Instance, Kit, Mat
 
 SMOOTH, CURVED = "Q <= I", "Q psd"
@@ -34,8 +35,7 @@ def loss(k: Kit, x: Instance, W: Mat) -> Any:
 
 def selection(k: Kit, x: Instance, block: int) -> Mat:
     """I[:, block]: the columns that a draw trains; H = U U'."""
-    one = f"block {block}" if k.kind == "words" else range(block * x.r, (block + 1) * x.r)
-    return k.cols(k.eye(x.W.shape[1]), one)  # type: ignore[arg-type]
+    return setting.selection(k, x.W.shape[1], x.r, block * x.r, f"block {block}")
 
 
 def step(x: Instance, W: Mat, U: Mat) -> Mat:

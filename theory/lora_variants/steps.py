@@ -26,7 +26,7 @@ from theory.claim import Claim, Control, Json, Reading, Repair, Setting
 from theory.evidence import Counterexample, Custom
 from theory.lora_variants import descent
 from theory.lora_variants.descent import BELOW, CURVED, POSITIVE, SMOOTH, loss
-from theory.lora_variants.setting import source
+from theory.lora_variants.setting import selection, source
 from theory.partial import StepProof
 from theory.protocol import Instance, Kit, Mat
 
@@ -36,7 +36,7 @@ SCALE, SMALL, GAIN = "alpha / r > 0", "gamma (alpha/r)^2 < 1 / L_G", "gain of th
 # -- step_size_scaling ------------------------------------------------------------------------------------------
 def trained(k: Kit, x: Instance) -> Mat:
     """I[:, first r]: the columns that A = [I | 0] trains."""
-    return k.cols(k.eye(x.W.shape[1]), "block" if k.kind == "words" else range(x.r))  # type: ignore[arg-type]
+    return selection(k, x.W.shape[1], x.r, 0, "block")
 
 
 def algorithm(k: Kit, x: Instance) -> tuple[list[Mat], Mat]:

@@ -24,7 +24,7 @@ from typing import Any
 from theory.claim import Claim, Control, Json, Reading, Repair, Setting
 from theory.evidence import Counterexample, Identity, WordProof
 from theory.lora_variants.chains import printed_starts, run
-from theory.lora_variants.setting import source
+from theory.lora_variants.setting import selection, source
 from theory.protocol import Instance, Kit, Mat
 
 NARROW, ONE = "r < min(n, m)", "alpha = r"
@@ -33,7 +33,7 @@ NARROW, ONE = "r < min(n, m)", "alpha = r"
 # -- alg_1 ------------------------------------------------------------------------------------------------------
 def first_columns(k: Kit, x: Instance) -> Mat:
     """U = I[:, :r]; Diag(1..1, 0..0) is U U'."""
-    return k.cols(k.eye(x.G.shape[1]), "first" if k.kind == "words" else range(x.r))  # type: ignore[arg-type]
+    return selection(k, x.G.shape[1], x.r, 0, "first")
 
 
 def narrow(k: Kit, x: Instance) -> None:
