@@ -5,15 +5,18 @@ Finished trainings are never repeated, so a row that was interrupted, even kille
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any
+
+import numpy as np
 
 from llm_experiments.errors import UserError
 from llm_experiments.experiments.tiers import RATE_FACTORS, RATE_SEED, TIERS, Bed
@@ -40,7 +43,7 @@ class Lab:
         say: receives one line of text at each stage.
 
     Attributes:
-        rates: every choice of a rate, for the record: bed, method, grid with validation losses, chosen.
+        rates: every choice of a rate by (bed, method, budget), for the record.
         used: every trial that a row asked for, for the record.
     """
 
@@ -55,7 +58,7 @@ class Lab:
             raise UserError(message)
         self.tier = TIERS[tier]
         self.jobs, self.again, self.say = jobs, again, say
-        self.rates: dict[tuple[str, str], dict[str, Any]] = {}
+        self.rates: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.used: dict[str, Result] = {}
         self._fresh: set[str] = set()
         self.spent = 0.0
@@ -118,37 +121,41 @@ class Lab:
     # --- learning rates --------------------------------------------------------------------------
 
     def choose_rates(self, bed: str, methods: Iterable[str], **changes: Any) -> dict[str, float]:
-        """The rate of each method with the lowest validation loss, on the same small grid for all.
+        """The rate of each method, on the same small grid for all, by one short training a rate.
+
+        The smallest rate is taken whose validation loss is within one standard error (paired over items) of the
+        lowest: a few hundred items do not tell rates apart that are nearer, and of equal rates the larger one may
+        diverge in a longer training.
 
         Args:
             bed: name of the test bed.
             methods: names; see `rate_method`.
-            changes: settings that differ from the bed's.
+            changes: settings that differ from the bed's; a choice holds for its budget.
         """
         wanted = {method: rate_method(method) for method in methods}
+        budget = str(changes.get("budget", self.bed(bed).budget))
         trials: dict[str, list[Trial]] = {}
         for method in dict.fromkeys(wanted.values()):
             trials[method] = self._rate_trials(bed, method, changes)
         self.results([t for grid in trials.values() for t in grid], "learning rates")
         chosen = {}
         for method, grid in trials.items():
-            found = [finished(trial) for trial in grid]
-            loss = self.bed(bed).loss
-            losses = {
-                trial.settings.lr: None if result.failure else result.measure("validation", loss)
-                for trial, result in zip(grid, found, strict=True)
-            }
-            usable = {rate: value for rate, value in losses.items() if value is not None}
-            best = min(usable, key=usable.__getitem__) if usable else grid[1].settings.lr
+            losses = {trial.settings.lr: _validation(trial) for trial in grid}
+            best = smallest_good_rate(losses)
             rates = [trial.settings.lr for trial in grid]
-            self.rates[(bed, method)] = {
+            self.rates[(bed, method, budget)] = {
                 "bed": bed,
                 "method": method,
-                **{f"at {rate:g}": value for rate, value in losses.items()},
-                "chosen": best,
+                "budget": budget,
+                **{
+                    f"loss at {factor:g} x": None if each is None else float(each.mean())
+                    for factor, each in zip(RATE_FACTORS, losses.values(), strict=True)
+                },
+                "default rate": rates[RATE_FACTORS.index(1.0)],
+                "chosen": best or rates[RATE_FACTORS.index(1.0)],
                 "at the edge": best in (rates[0], rates[-1]),
             }
-            chosen[method] = best
+            chosen[method] = self.rates[(bed, method, budget)]["chosen"]
         return {method: chosen[of] for method, of in wanted.items()}
 
     def _rate_trials(self, bed: str, method: str, changes: dict[str, Any]) -> list[Trial]:
@@ -166,14 +173,45 @@ class Lab:
 
     def settings(self, bed: str, method: str, **changes: Any) -> Settings:
         """Settings of one run at the chosen rate (`choose_rates` first)."""
-        of = self.rates.get((bed, rate_method(method)))
         place = self.bed(bed).settings(method, **changes)
+        budgets = (place.budget, self.bed(bed).budget)
+        of = next((r for b in budgets if (r := self.rates.get((bed, rate_method(method), b)))), None)
         return place if of is None or "lr" in changes else replace(place, lr=of["chosen"])
 
     def trial(self, bed: str, method: str, *, probes: tuple[str, ...] = (), **changes: Any) -> Trial:
         """A trial at the chosen rate; `marks` and `keep` as in `Trial`."""
         marks, keep = tuple(changes.pop("marks", ())), changes.pop("keep", "")
         return Trial(self.settings(bed, method, **changes), probes, marks, keep, self.tier.far_items)
+
+
+def _validation(trial: Trial) -> np.ndarray | None:
+    """Validation loss of every item; None if the training failed."""
+    result = finished(trial)
+    if result is None or result.failure:
+        return None
+    each = result.each("split/validation")
+    if "log_probs" in each:
+        return -each["log_probs"][np.arange(len(each["label"])), each["label"]]
+    return each["answer_nats"] / each["answer_tokens"].mean()
+
+
+def smallest_good_rate(losses: Mapping[float, np.ndarray | None]) -> float | None:
+    """The smallest rate within one paired standard error of the lowest mean loss; None if all failed.
+
+    Args:
+        losses: rate -> loss of every validation item, the same items for all.
+    """
+    usable = {
+        rate: each for rate, each in sorted(losses.items()) if each is not None and np.isfinite(each).all()
+    }
+    if not usable:
+        return None
+    best = min(usable.values(), key=lambda each: float(each.mean()))
+    for rate, each in usable.items():
+        apart = each - best
+        if float(apart.mean()) <= float(apart.std(ddof=1)) / math.sqrt(len(apart)):
+            return rate
+    return None
 
 
 @contextmanager
