@@ -20,10 +20,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from theory.claim import Claim, Control, Json, Reading, Repair, Setting
-from theory.evidence import Counterexample, Search, WordProof
+from theory.evidence import Counterexample, Search
 from theory.lora_variants import descent, interpolation
 from theory.lora_variants.descent import BELOW, POSITIVE, loss, selection, smooth_loss, step
 from theory.lora_variants.setting import source
+from theory.partial import StepProof
 from theory.protocol import Instance, Kit, Mat
 
 SWEEP, TURNED, COUNT = "one sweep", "QQ' <= I", "number of blocks before >= 0"
@@ -159,7 +160,7 @@ REPAIR = Repair(
         "4 (1 + k gamma^2 L_G^2) Delta / (gamma (2 - gamma L_G) N), with the gain of each step from thm_2_frozen"
     ),
     statement=sweep,
-    evidence=WordProof(sweep_proof),
+    evidence=StepProof(sweep_proof),
     sharp=COUPLED,
 )
 
