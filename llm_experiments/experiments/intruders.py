@@ -124,10 +124,10 @@ def _more(first: Sequence[Result], second: Sequence[Result]) -> Contrast:
 
 
 def _none_below(sheet: Sheet, found: Found) -> None:
-    """Checks square matrices; all of them are as wide as the model."""
+    """Checks the square matrices, all at thresholds that none of them can pass."""
     result = next(iter(found.values()))[0]
-    sides = [norms["entries"] for norms in result.probe("intruder_sweep")["norms"].values()]
-    largest = max((round(n**0.5) for n in sides if round(n**0.5) ** 2 == n), default=0)
+    shapes = [norms["shape"] for norms in result.probe("intruder_sweep")["norms"].values()]
+    largest = max((n for n, m in shapes if n == m), default=0)
     below = [i for i, eps in enumerate(THRESHOLDS) if largest and eps <= largest**-0.5]
     if not below:
         sheet.undecided("none_below", "no threshold of the sweep is as low, or no matrix is square")

@@ -67,7 +67,7 @@ class IntruderSweep:
                 "base": self.sizes[name],
                 "spectral": spectral_norm(change) if size else 0.0,
                 "frobenius": size,
-                "entries": change.numel(),
+                "shape": list(change.shape),
             }
             if not size:
                 continue
