@@ -134,7 +134,7 @@ def spread(values: Sequence[float]) -> float:
 
 def edges(lab: Lab, methods: Sequence[str]) -> list[str]:
     """Methods whose chosen rate is at the edge of the grid: a wider one might do better by them."""
-    return [m for m in methods if lab.rates.get(("main", m), {}).get("at the edge")]
+    return [m for m in methods if lab.rates.get(("main", m, lab.bed().budget), {}).get("at the edge")]
 
 
 def edge_note(lab: Lab, methods: Sequence[str]) -> str:
