@@ -23,7 +23,14 @@ COMMANDS = {
     "advise": ("llm_experiments.advise.command", "Which method for your model, task and memory, and why."),
     "bench": ("llm_experiments.bench.command", "Time and memory of a training step, method beside method."),
     "gpu": ("llm_experiments.gpu.command", "Everything that wants a GPU, in parts of minutes; resumes."),
-    "run": ("llm_experiments.experiments.command", "An experiment of the papers: predictions scored on real models."),
+    "run": (
+        "llm_experiments.experiments.command",
+        "An experiment of the papers: predictions scored on real models.",
+    ),
+    "new-method": (
+        "llm_experiments.new_method",
+        "Write a method of your own to start from; the trainer knows it.",
+    ),
     "doctor": ("llm_experiments.doctor", "Check the environment and say what would fix it."),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -133,6 +134,14 @@ def _print(console: Console, name: str, report: Any) -> None:
             console.print(f"  breaks: {conclusion}", markup=False)
         for conclusion, (left, right) in found["sides"].items():
             console.print(f"  sides of {conclusion}: {left} and {right}", markup=False)
+        for row in (found.get("searched_box") or {"sizes": []})["sizes"]:
+            if row["decided"]:
+                console.print(
+                    f"  {_sizes(row['sizes'])}: {row['decided']} instances with parameters -1, 0, 1, at most "
+                    f"{row['non_zeros']} not zero, decided: {row['counterexamples']} counterexamples"
+                    + (f", {row['undecided']} undecided" if row["undecided"] else ""),
+                    markup=False,
+                )
         if found.get("open") is False:
             extra = found.get("open_instance")
             shown = "; ".join(f"{n} = {_shown(v)}" for n, v in extra.items()) if extra else "none was found"
@@ -204,24 +213,69 @@ def _shown(value: Any) -> str:
 
 
 def new(
-    file: Annotated[Path, typer.Argument(help="The claim file to write; must not exist yet.")],
+    file: Annotated[
+        Path | None, typer.Argument(help="The claim file to write; must not exist yet.", show_default=False)
+    ] = None,
+    paper: Annotated[
+        str | None,
+        typer.Option(help="Instead: a folder theory/NAME for a paper, with a claim that has its verdict."),
+    ] = None,
 ) -> None:
-    """Write a commented claim file to start from."""
+    """Write a commented claim file to start from, or the folder of a paper.
+
+    A lemma of your own needs no more than a file anywhere: `new my_lemma.py`, then `falsify my_lemma.py`. A paper
+    is a folder in theory/ whose files each hold a claim: `new --paper my_paper`. Its page appears with the others.
+    """
+    if (file is None) == (paper is None):
+        msg = "give either a FILE or --paper NAME"
+        raise _fail(msg)
+    if paper is not None:
+        _new_paper(paper)
+        return
+    assert file is not None
     from theory.search import template
 
     if file.suffix != ".py":
         msg = f"{file}: a claim file is a Python file; give a name that ends in .py"
         raise _fail(msg)
+    _create(file, template.text(file.name))
+    print(f"wrote {file}; now: python -m theory falsify {file}")
+
+
+def _new_paper(name: str) -> None:
+    from theory import registry
+    from theory.search import template
+
+    folder = registry.ROOT / name
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        msg = f"--paper must be lower-case letters, digits and underscores, as in my_paper; got {name!r}"
+        raise _fail(msg)
+    if folder.exists() or name in registry.NOT_PAPERS:
+        msg = f"theory/{name} exists already; give another name"
+        raise _fail(msg)
+    try:
+        folder.mkdir()
+    except OSError as error:
+        msg = f"theory/{name}: {error.strerror}; run this in a checkout that you may write to"
+        raise _fail(msg) from None
+    for file, text in template.paper_files(name).items():
+        _create(folder / file, text)
+    print(f"wrote theory/{name}: merging.py is a claim with its verdict, to be replaced by your own; now:")
+    print(f"  python -m theory check {name}/merging --write")
+    print(f"  python -m pytest theory/{name}")
+    print("  python -m reports")
+
+
+def _create(file: Path, text: str) -> None:
     try:
         with file.open("x", encoding="utf-8") as stream:
-            stream.write(template.text(file.name))
+            stream.write(text)
     except FileExistsError:
         msg = f"{file}: exists already; give another name"
         raise _fail(msg) from None
     except OSError as error:
         msg = f"{file}: {error.strerror}; give a file that can be written"
         raise _fail(msg) from None
-    print(f"wrote {file}; now: python -m theory falsify {file}")
 
 
 def bench(
