@@ -324,6 +324,13 @@ def bordered(k: Kit, x: Instance) -> None:
     k.claim("bordered minor", k.eq(k.det(whole), power * k.det(top) * k.det(rest)))
 
 
+def bordered_build(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
+    """Blocks with S + t a invertible: a positive definite matrix times a rotation, as every such matrix but for a sign."""
+    step = k.e(t.t, 0, 0)
+    top = (t.S @ t.S.T + k.eye(d["s"])) @ k.skew_orth(t.Z)
+    return Instance(S=top - step * t.a, a=t.a, b=t.b, c=t.c, D=t.D, t=step)
+
+
 CURVE_SHAPES = {"B": ("m", "s"), "A": ("s", "n"), "F": ("m", "q"), "K": ("q", "n"), "H": ("m", "n")}
 CURVE_SETTING = Setting(
     dims=[
@@ -345,10 +352,10 @@ BLOCKS: list[dict[str, Any]] = [{"s": s, "q": q} for s, q in ((1, 1), (1, 2), (2
 BORDER_SETTING = Setting(
     dims=BLOCKS,
     free=lambda d: (
-        {n: (d["s"], d["s"]) for n in "Sa"}
+        {n: (d["s"], d["s"]) for n in "SZa"}
         | {"b": (d["s"], d["q"]), "c": (d["q"], d["s"]), "D": (d["q"], d["q"]), "t": (1, 1)}
     ),
-    build=lambda k, t, d: Instance({**t, "t": k.e(t.t, 0, 0)}),
+    build=bordered_build,
     boundary=[],
 )
 ONES: Json = {"S": [["1"]], "a": [["0"]], "b": [["1"]], "c": [["1"]], "D": [["1"]], "t": "1/2"}

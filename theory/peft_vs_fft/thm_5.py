@@ -141,7 +141,11 @@ def descent() -> Json:
 
 
 def risk_rises(payload: Json) -> str | None:
-    """Some step of more data raises the risk."""
+    """Some step of more data raises the risk.
+
+    Already the first: with one sample x the fit keeps the share 1 / d of the target in the mean and adds the noise
+    v E 1 / |x|^2 = v / (d - 2), the mean of an inverse chi-square variable.
+    """
     values = [Fraction(r) for _, r in payload["risk"]]
     for N, shown in payload["risk"]:
         if Fraction(shown) != ridgeless(payload["d"], N, Fraction(1), Fraction(1)):
@@ -205,7 +209,7 @@ RISK = Claim(
                 status="refuted",
                 produce=descent,
                 verify=risk_rises,
-                about="exact risks of the minimum-norm fit (inverse Wishart mean)",
+                about="exact risks of the minimum-norm fit (means of inverse Wishart matrices, elementary for one sample)",
             ),
             scope="d = 10, noise and signal of energy 1",
             controls=(
@@ -330,6 +334,11 @@ def curves(d: int, k: int, N: int, v: Fraction, b: Fraction) -> Fraction:
     return v * Fraction(d, N - d - 1) - (v + b) * Fraction(k, N - k - 1) - b
 
 
+def parabola(d: int, k: int, N: int, v: Fraction, b: Fraction) -> Fraction:
+    """(N - d - 1)(N - k - 1) times that difference, a polynomial of degree 2 in N."""
+    return v * d * (N - k - 1) - (v + b) * k * (N - d - 1) - b * (N - d - 1) * (N - k - 1)
+
+
 def crossing() -> Json:
     """Settings with the last N at which PEFT leads."""
     rows = []
@@ -344,8 +353,8 @@ def crossing() -> Json:
 def one_crossing_elsewhere(payload: Json) -> str | None:
     """PEFT leads up to the stated N and not after it; the crossing is not at one common N.
 
-    (N-d-1)(N-k-1) times the difference is a parabola in N with leading coefficient -b < 0 that is positive at N = d + 1
-    (v d (d - k) > 0), so it has exactly one root beyond: the curves cross once.
+    (N-d-1)(N-k-1) times the difference is a parabola in N that opens downwards (its second difference is -2 b) and is
+    positive at N = d + 1, so it has exactly one root beyond: the curves cross once.
     """
     places = set()
     for row in payload["rows"]:
@@ -354,6 +363,11 @@ def one_crossing_elsewhere(payload: Json) -> str | None:
             return "a row is outside the regime d > k > 0, b > 0, N > d + 1"
         if (N > d + 1 and curves(d, k, N, Fraction(1), b) <= 0) or curves(d, k, N + 1, Fraction(1), b) > 0:
             return f"the crossing for d = {d}, k = {k} is not after N = {N}"
+        p = [parabola(d, k, M, Fraction(1), b) for M in range(d + 1, d + 5)]
+        if p[0] <= 0 or not p[2] - 2 * p[1] + p[0] == p[3] - 2 * p[2] + p[1] == -2 * b:
+            return f"for d = {d}, k = {k} the parabola need not have one root beyond d + 1"
+        if p[1] != (d + 1 - k) * curves(d, k, d + 2, Fraction(1), b):
+            return "the parabola does not belong to the curves"
         places.add(N)
     return None if len(places) > 1 else "all settings cross at one place"
 
