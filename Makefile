@@ -37,6 +37,7 @@ lint: ready ## style and types only
 bench: ready ## how long checks and training steps take on this machine
 	$(PY) -m theory bench
 	$(PY) -m llm_experiments bench
+	$(PY) -m llm_experiments bench --every
 
 gpu: ## the trainings that want a GPU, with the Python that is there (PYTHON=...); installs nothing
 	$(PYTHON) -m llm_experiments gpu $(GPU_ARGS)

@@ -36,6 +36,12 @@ def command(
         bool, typer.Option(help="Also peak resident memory, each arm in a process of its own.")
     ] = True,
     switching: Annotated[bool, typer.Option(help="Also the cost of fusing an adapter into a weight.")] = True,
+    every: Annotated[
+        bool, typer.Option("--every", help="Instead: every method of the registry beside LoRA and full.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="With --every: tiny sizes, four rounds, no record.")
+    ] = False,
     record: Annotated[bool, typer.Option(help="Keep the records among the reports, in bench/.")] = True,
     seed: Annotated[int, typer.Option(help="Of tokens, order of the rounds and methods.")] = 0,
 ) -> None:
@@ -48,9 +54,13 @@ def command(
         python -m llm_experiments bench
         python -m llm_experiments bench --methods lora,s2ft --rounds 5 --no-switching --no-resident
         python -m llm_experiments bench --base plain,compiled --threads 1
+        python -m llm_experiments bench --every --quick
 
     The record lies in reports/records/bench/; `python -m reports` makes its page.
     """
+    if quick and not every:
+        msg = "--quick is for --every; alone, take --model tiny --rounds 2"
+        raise UserError(msg)
     arms, bases = _names(methods, "--methods"), _names(base, "--base")
     check(arms, bases, rounds, seq, batch, threads, device, dtype)
 
@@ -58,6 +68,10 @@ def command(
 
     torch.set_num_threads(threads or os.cpu_count() or 1)
     begun = time.monotonic()
+    if every:
+        size, rounds = ("tiny", 4) if quick else ("small", rounds)
+        _keep(every_method(size, rounds, seed), record and not quick, begun)
+        return
     body = training_steps(
         model,
         arms,
@@ -211,6 +225,27 @@ def training_steps(
     return body
 
 
+def every_method(size: str, rounds: int, seed: int = 0) -> dict[str, Any]:
+    """Measures a step of every method on the processor; returns the record's content."""
+    import torch
+
+    from llm_experiments import methods
+    from llm_experiments.bench import every
+    from llm_experiments.records import environment
+
+    load = os.getloadavg()[0]
+    found = every.measure(methods.names(), every.SIZES[size], rounds=rounds, seed=seed, say=say)
+    machine = environment("cpu", torch.get_num_threads()) | {"load_before": round(load, 1)}
+    settings = {
+        "sizes": every.SIZES[size], "rounds": rounds, "threads": torch.get_num_threads(), "seed": seed,
+    }  # fmt: skip
+    where = f"a random {size} Llama, float32, {machine['processor']}{' (busy)' if load > BUSY else ''}"
+    body = every.body(found, size, settings, machine, where)
+    if load > BUSY:
+        body["notes"].insert(0, _busy(load))
+    return body
+
+
 def _resident(
     found: list[Any], model: str, batch: int, length: int, threads: int, device: str, dtype: str
 ) -> list[dict[str, Any]]:
@@ -322,7 +357,10 @@ def show(body: dict[str, Any]) -> None:
         table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
         columns = list(dict.fromkeys(column for row in rows for column in row))
         for column in columns:
-            table.add_column(column, justify="right" if column not in ("base", "arm", "ratio") else "left")
+            table.add_column(
+                column,
+                justify="right" if column not in ("base", "arm", "ratio", "method", "on", "note") else "left",
+            )
         for row in rows:
             table.add_row(*(str(row.get(column, "-")) for column in columns))
         console.print(table)
