@@ -194,6 +194,12 @@ DRAWS = Setting(
     build=lambda k, t, d: Instance(V=t.V, gamma=1 / (20 + k.sq(k.e(t.g, 0, 0))), u=unit(k, 3), v=unit(k, 3)),
     boundary=[ONE_ENTRY],
 )
+ANY_STEP = Setting(
+    dims=[{}],
+    free=lambda d: {"V": (3, 3), "g": (1, 1)},
+    build=lambda k, t, d: Instance(V=t.V, gamma=k.sq(k.e(t.g, 0, 0)), u=unit(k, 3), v=unit(k, 3)),
+    boundary=[ONE_ENTRY],
+)
 
 CLAIM = Claim(
     id="peso/rac_counterexample",
@@ -261,12 +267,13 @@ CLAIM = Claim(
             name="RAC-LoRA, every step",
             sentence="With a row drawn at each step the mean of f does not grow, whatever the step.",
             statement=converges_always,
-            setting=DRAWS,
+            setting=ANY_STEP,
             evidence=Counterexample(IN_CORNER),
             scope="gamma = 1/5, start in the corner; the instance is open",
             repair=Repair(
                 sentence="it falls by the factor 1 - 2 gamma / 3 for gamma <= 1/20",
                 statement=converges,
+                setting=DRAWS,
                 evidence=Custom(
                     status="proved",
                     produce=entry_weights,

@@ -23,6 +23,7 @@ from theory.evidence import Counterexample, WordProof
 from theory.protocol import Instance, Kit, Mat
 from theory.s2ft import setting, shift
 from theory.s2ft.shift import SHIFTED, UNSHIFTED, plane, scalar
+from theory.s2ft.unseen import UNSEEN
 
 UNUSED = ("Si psd", "So psd", "L Sig_i L' is not zero", "Sig_f is not zero")
 
@@ -183,6 +184,7 @@ CLAIMS = (
                 name="layer l alone",
                 sentence="The same with the tuned layer alone, |Wl|, in the last term.",
                 statement=layer_alone,
+                setting=UNSEEN,
                 evidence=Counterexample(LAYER_ALONE),
                 scope="q = m = 1, p = k = 2; it takes a singular Sig_i, since L moved vanishes otherwise",
                 repair=Repair(

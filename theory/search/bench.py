@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -17,7 +18,8 @@ from theory.claim import Setting
 from theory.instances import gram
 from theory.kits.exact import Exact
 from theory.kits.flint import Flint
-from theory.protocol import Instance, Kit, Mat
+from theory.kits.floats import Floats
+from theory.protocol import Instance, Kit, Mat, Statement
 from theory.search.engine import falsify
 
 Json = dict[str, Any]
@@ -43,56 +45,209 @@ def _paired(works: Mapping[str, tuple[Callable[..., Any], int]], rounds: int = R
     return {name: median(values) for name, values in times.items()}
 
 
-def _spectral_tail(A: np.ndarray) -> Any:
+TOLERANCE = 1e-9  # of a check, relative
+
+
+def _square(M: np.ndarray) -> np.ndarray:
+    return np.einsum("bij,bij->b", M, M)
+
+
+def _tail_batched(A: np.ndarray) -> np.ndarray:
     U, s, Vt = np.linalg.svd(A, full_matrices=False)
     rest = A - (U[..., :, :4] * s[..., None, :4]) @ Vt[..., :4, :]
-    return np.abs((rest**2).sum((-1, -2)) - (s[..., 4:] ** 2).sum(-1))
+    return np.abs(_square(rest) - (s[..., 4:] ** 2).sum(-1)) <= TOLERANCE * _square(A)
 
 
-def _projector(A: np.ndarray) -> Any:
+def _tail_plain(a: np.ndarray) -> bool:
+    U, s, Vt = np.linalg.svd(a, full_matrices=False)
+    rest = a - U[:, :4] @ np.diag(s[:4]) @ Vt[:4]
+    return bool(np.isclose(np.linalg.norm(rest) ** 2, np.sum(s[4:] ** 2), rtol=TOLERANCE))
+
+
+def _tail_lean(a: np.ndarray) -> bool:
+    U, s, Vt = np.linalg.svd(a, full_matrices=False)
+    rest = a - (U[:, :4] * s[:4]) @ Vt[:4]
+    return bool(abs(np.vdot(rest, rest) - (s[4:] ** 2).sum()) <= TOLERANCE * np.vdot(a, a))
+
+
+def _tail(k: Kit, x: Instance) -> None:
+    k.claim("tail", k.eq(k.fro2(x.A - k.svd_r(x.A, 4, "A_4")), k.tail2(x.A, 4)))
+
+
+def _projector_batched(A: np.ndarray) -> np.ndarray:
     T = A[..., : A.shape[-1] // 2]
-    P = T @ np.linalg.solve(np.swapaxes(T, -1, -2) @ T, np.swapaxes(T, -1, -2))
-    return np.abs(P @ T - T).max((-1, -2))
+    Tt = np.swapaxes(T, -1, -2)
+    P = T @ np.linalg.solve(Tt @ T, Tt)
+    return _square(P @ T - T) <= TOLERANCE**2 * _square(T)
 
 
-def _gram_spectrum(A: np.ndarray) -> Any:
+def _projector_plain(a: np.ndarray) -> bool:
+    T = a[:, : a.shape[1] // 2]
+    P = T @ np.linalg.solve(T.T @ T, T.T)
+    return bool(np.allclose(P @ T, T, rtol=TOLERANCE, atol=TOLERANCE))
+
+
+def _projector_lean(a: np.ndarray) -> bool:
+    T = a[:, : a.shape[1] // 2]
+    gap = T @ np.linalg.solve(T.T @ T, T.T) @ T - T
+    return bool(np.vdot(gap, gap) <= TOLERANCE**2 * np.vdot(T, T))
+
+
+def _projector_text(k: Kit, x: Instance) -> None:
+    T = k.cols(x.A, range(x.A.shape[1] // 2))
+    k.claim("P T = T", k.eq(T @ k.inv(T.T @ T) @ T.T @ T, T))
+
+
+def _gram_batched(A: np.ndarray) -> np.ndarray:
     G = np.swapaxes(A, -1, -2) @ A
-    return np.abs(np.linalg.eigvalsh(G).sum(-1) - np.trace(G, axis1=-2, axis2=-1))
+    values = np.linalg.eigvalsh(G)
+    trace = np.einsum("bii->b", G)
+    return (np.abs(values.sum(-1) - trace) <= TOLERANCE * trace) & (values[:, 0] >= -TOLERANCE * trace)
 
 
-def _identity(A: np.ndarray) -> Any:
+def _gram_plain(a: np.ndarray) -> bool:
+    G = a.T @ a
+    values = np.linalg.eigvalsh(G)
+    return bool(
+        np.isclose(values.sum(), np.trace(G), rtol=TOLERANCE) and values.min() >= -TOLERANCE * values.max()
+    )
+
+
+def _gram_lean(a: np.ndarray) -> bool:
+    G = a.T @ a
+    values = np.linalg.eigvalsh(G)
+    trace = np.vdot(a, a)
+    return bool(abs(values.sum() - trace) <= TOLERANCE * trace and values[0] >= -TOLERANCE * trace)
+
+
+def _gram(k: Kit, x: Instance) -> None:
+    k.claim("psd", k.psd(x.A.T @ x.A))
+
+
+def _identity_batched(A: np.ndarray) -> np.ndarray:
     B, C = A[..., :4], A[..., :4, :]
-    return np.abs((B @ C) @ A - B @ (C @ A)).max((-1, -2))
+    left = (B @ C) @ A
+    return _square(left - B @ (C @ A)) <= TOLERANCE**2 * _square(left)
 
 
-CHECKS = {
-    "SVD tail": _spectral_tail,
-    "projector": _projector,
-    "Gram spectrum": _gram_spectrum,
-    "product identity": _identity,
+def _identity_plain(a: np.ndarray) -> bool:
+    B, C = a[:, :4], a[:4]
+    return bool(np.allclose((B @ C) @ a, B @ (C @ a), rtol=TOLERANCE, atol=TOLERANCE))
+
+
+def _identity_lean(a: np.ndarray) -> bool:
+    B, C = a[:, :4], a[:4]
+    left = (B @ C) @ a
+    gap = left - B @ (C @ a)
+    return bool(np.vdot(gap, gap) <= TOLERANCE**2 * np.vdot(left, left))
+
+
+def _identity(k: Kit, x: Instance) -> None:
+    B, C = k.cols(x.A, range(4)), k.rows(x.A, range(4))
+    k.claim("associative", k.eq((B @ C) @ x.A, B @ (C @ x.A)))
+
+
+CHECKS: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any], Statement]] = {
+    "SVD tail": (_tail_batched, _tail_plain, _tail_lean, _tail),
+    "projector": (_projector_batched, _projector_plain, _projector_lean, _projector_text),
+    "Gram spectrum": (_gram_batched, _gram_plain, _gram_lean, _gram),
+    "product identity": (_identity_batched, _identity_plain, _identity_lean, _identity),
 }
 
 
-def batches() -> list[Json]:
-    """Checks in cache-sized batches against a Python loop over instances."""
-    rng, rows = np.random.default_rng(0), []
-    for d in (8, 16, 32):
-        A = rng.standard_normal((2048, d, d))
-        block = max(1, BLOCK_BYTES // (8 * d * d))
-        for name, check in CHECKS.items():
+def _by_kit(statement: Statement, A: np.ndarray) -> np.ndarray:
+    """Whether a text holds, by the kit of floats."""
+    kit = Floats()
+    return kit.run(statement, Instance(A=kit.wrap(A)))[1] >= -TOLERANCE
 
-            def blocked(check: Any = check, A: Any = A, block: int = block) -> None:
+
+def batches(sizes: Sequence[int] = (8, 16, 32), count: int = 2048) -> list[Json]:
+    """Checks, each with a verdict, in cache-sized batches against loops over instances.
+
+    Against three loops: plain numpy with its own comparisons (`isclose`, `allclose`), as one writes it; lean
+    numpy, written for speed; and the same text in our kit one instance at a time, against the kit in batches.
+    """
+    rng, rows = np.random.default_rng(0), []
+    for d in sizes:
+        A = rng.standard_normal((count, d, d))
+        block, few = max(1, BLOCK_BYTES // (8 * d * d)), A[: count // 8]
+        for name, (batched, plain, lean, text) in CHECKS.items():
+            assert (
+                batched(A).all() and all(map(plain, few)) and all(map(lean, few)) and _by_kit(text, A).all()
+            )
+
+            def blocked(check: Any, A: np.ndarray = A, block: int = block) -> None:
                 for i in range(0, len(A), block):
                     check(A[i : i + block])
 
-            def loop(check: Any = check, A: Any = A) -> None:
-                for a in A[:256]:
+            def loop(check: Any, few: np.ndarray = few) -> None:
+                for a in few:
                     check(a)
 
-            t = _paired({"batched": (blocked, 1), "loop": (loop, 1)})
-            gain = (t["loop"] / 256) / (t["batched"] / len(A))
-            rows.append({"check": name, "d": d, "batched_over_loop": round(gain, 2)})
+            t = _paired(
+                {
+                    "batched": (partial(blocked, batched), 1),
+                    "plain": (partial(loop, plain), 1),
+                    "lean": (partial(loop, lean), 1),
+                    "kit batched": (partial(blocked, partial(_by_kit, text)), 1),
+                    "kit loop": (partial(loop, lambda a, text=text: _by_kit(text, a[None])), 1),
+                }
+            )
+            share = len(A) / len(few)
+            rows.append(
+                {
+                    "check": name,
+                    "d": d,
+                    "batched_over_loop": round(t["plain"] * share / t["batched"], 2),
+                    "batched_over_lean_loop": round(t["lean"] * share / t["batched"], 2),
+                    "kit_batched_over_kit_loop": round(t["kit loop"] * share / t["kit batched"], 2),
+                    "kit_batched_over_loop": round(t["plain"] * share / t["kit batched"], 2),
+                    "batched_per_second": round(len(A) / t["batched"]),
+                }
+            )
     return rows
+
+
+# -- fractions as one writes them, to compare with ---------------------------------------------------------------
+Rows = list[list[Fraction]]
+
+
+def _plain_product(A: Rows, B: Rows) -> Rows:
+    return [
+        [sum((a * b for a, b in zip(r, c, strict=True)), Fraction(0)) for c in zip(*B, strict=True)]
+        for r in A
+    ]
+
+
+def _plain_echelon(A: Rows) -> tuple[Rows, int]:
+    """Reduced row echelon form, by Gauss and Jordan, and the rank."""
+    A, rank = [list(r) for r in A], 0
+    for j in range(len(A[0])):
+        pivot = next((i for i in range(rank, len(A)) if A[i][j]), None)
+        if pivot is None:
+            continue
+        A[rank], A[pivot] = A[pivot], A[rank]
+        top = A[rank][j]
+        A[rank] = [v / top for v in A[rank]]
+        for i in range(len(A)):
+            if i != rank and A[i][j]:
+                factor = A[i][j]
+                A[i] = [v - factor * w for v, w in zip(A[i], A[rank], strict=True)]
+        rank += 1
+        if rank == len(A):
+            break
+    return A, rank
+
+
+def _plain_inverse(A: Rows) -> Rows:
+    n = len(A)
+    both = [[*row, *(Fraction(i == j) for j in range(n))] for i, row in enumerate(A)]
+    return [row[n:] for row in _plain_echelon(both)[0]]
+
+
+def _plain_projector(T: Rows) -> Rows:
+    turned = [list(c) for c in zip(*T, strict=True)]
+    return _plain_product(_plain_product(T, _plain_inverse(_plain_product(turned, T))), turned)
 
 
 def exact_arithmetic() -> list[Json]:
@@ -125,21 +280,24 @@ def exact_arithmetic() -> list[Json]:
             "projector": {
                 "bare flint": (lambda T=bare: project(T, T.transpose()), 300),
                 "kit": (lambda T=halves["kit"]: _projector_of(T), 300),
-                "fractions": (lambda T=halves["fractions"]: _projector_of(T), 2),
+                "our kit of Fraction": (lambda T=halves["fractions"]: _projector_of(T), 2),
+                "fractions": (lambda T=half: _plain_projector(T), 2),
                 "DomainMatrix": (lambda T=domain_half: project(T, T.transpose()), 20),
                 "sympy Matrix": (lambda T=symbolic_half: project(T, T.T), 1),
             },
             "rank": {
                 "bare flint": (lambda A=square: A.rank(), 300),
                 "kit": (lambda A=squares["kit"]: A.kit.rank(A), 300),
-                "fractions": (lambda A=squares["fractions"]: A.kit.rank(A), 2),
+                "our kit of Fraction": (lambda A=squares["fractions"]: A.kit.rank(A), 2),
+                "fractions": (lambda A=entries: _plain_echelon(A)[1], 2),
                 "DomainMatrix": (lambda A=domain: A.rank(), 5),
                 "sympy Matrix": (lambda A=symbolic: A.rank(), 1),
             },
             "inverse": {
                 "bare flint": (lambda A=square: A.inv(), 300),
                 "kit": (lambda A=squares["kit"]: A.kit.inv(A), 300),
-                "fractions": (lambda A=squares["fractions"]: A.kit.inv(A), 2),
+                "our kit of Fraction": (lambda A=squares["fractions"]: A.kit.inv(A), 2),
+                "fractions": (lambda A=entries: _plain_inverse(A), 2),
                 "DomainMatrix": (lambda A=domain: A.inv(), 20),
                 "sympy Matrix": (lambda A=symbolic: A.inv(), 1),
             },
@@ -236,10 +394,15 @@ def headline(record: Json) -> str:
 def text(record: Json) -> str:
     """The benchmarks as lines."""
     lines = [headline(record), "", "batched checks over a Python loop (times faster)"]
-    lines += [f"  {r['check']:18} d = {r['d']:2}  {r['batched_over_loop']:8.2f}" for r in record["batches"]]
+    lines += [
+        f"  {r['check']:18} d = {r['d']:2}  {r['batched_over_loop']:8.2f}   over a lean loop "
+        f"{r['batched_over_lean_loop']:7.2f}   kit over kit {r['kit_batched_over_kit_loop']:8.2f}   "
+        f"{r['batched_per_second']:9d} a second"
+        for r in record["batches"]
+    ]
     lines += ["the flint kit over other exact arithmetic (times faster)"]
     lines += [
-        f"  {r['task']:10} n = {r['n']:2}  {r['against']:14} {r['kit_over_other']:10.2f}"
+        f"  {r['task']:10} n = {r['n']:2}  {r['against']:20} {r['kit_over_other']:10.2f}"
         for r in record["exact"]
     ]
     lines += ["evaluations a second by stage"]

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from theory.claim import Json, Setting
 from theory.protocol import NotHere, Statement
-from theory.search import growth, points, stages
+from theory.search import box, growth, points, stages
 from theory.search.beyond import widen
 from theory.search.certify import Candidate, Certifier, shrink, survives_perturbation
 from theory.search.classes import classes
@@ -386,16 +386,30 @@ def _settle(
     if certificate is None:
         log.add(TaskResult(part.stage, part.sizes, uncertified=1, reasons=certifier.reasons))
         return None
+    sizes, searched = part.sizes, None
+    if after.instance is None and not after.replaced:
+        searched, simpler = box.below(problem, _up_to(dims, after), after.values)
+        better = certifier.certificate(simpler) if simpler is not None else None
+        if simpler is not None and better is not None:
+            after, certificate, sizes = simpler, better, searched["simplest"]["sizes"]
     is_open = survives_perturbation(certifier, after)
     return {
         **certificate,
         "stage": part.stage,
-        "sizes": part.sizes,
+        "sizes": sizes,
         "parameters": [str(v) for v in after.values] if after.instance is None else None,
         "shrunk_from": [str(v) for v in before.numbers()],
         "open": is_open,
-        "open_instance": None if is_open else _open(problem, certifier, part.sizes, dims, seed),
+        "open_instance": None if is_open else _open(problem, certifier, sizes, dims, seed),
+        "searched_box": searched,
     }
+
+
+def _up_to(dims: list[dict[str, Any]], candidate: Candidate) -> list[dict[str, Any]]:
+    """The sizes before a candidate's, in order, and its own."""
+    own = dict(candidate.sizes or {})
+    before = dims[: dims.index(own)] if own in dims else dims
+    return [*before, own]
 
 
 def _smaller(runner: _Runner, log: _Log, part: TaskResult, size: int, budget: int, seed: int) -> TaskResult:

@@ -38,9 +38,9 @@ def exhaust(statement: Statement, setting: Setting, box: Mapping[str, Any], **ch
     values = [Fraction(0), *(Fraction(s * v) for v in range(1, bound + 1) for s in (1, -1))]
     for d in dims:
         total = instances.count(setting.free(dict(d)))
-        most = min(total, box.get("non_zeros") or total)
-        if _points(total, most, 2 * bound) > LIMIT:
-            msg = f"the box must hold at most {LIMIT} points; got {_points(total, most, 2 * bound)} at sizes {dict(d)}"
+        most = min(total, total if box.get("non_zeros") is None else box["non_zeros"])
+        if points_in(total, most, 2 * bound) > LIMIT:
+            msg = f"the box must hold at most {LIMIT} points; got {points_in(total, most, 2 * bound)} at sizes {dict(d)}"
             raise ValueError(msg)
         certifier = Certifier(statement, setting, changes)
         found: list[tuple[Fraction, ...]] = []
@@ -62,7 +62,8 @@ def exhaust(statement: Statement, setting: Setting, box: Mapping[str, Any], **ch
     return out
 
 
-def _points(total: int, most: int, others: int) -> int:
+def points_in(total: int, most: int, others: int) -> int:
+    """How many points have at most `most` non-zeros among `total` coordinates, each with `others` other values."""
     count, choose = 0, 1
     for k in range(most + 1):
         count += choose * others**k

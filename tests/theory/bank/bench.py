@@ -90,9 +90,13 @@ class Record:
 
     def __init__(self, write: bool) -> None:
         self.path, self.write = record_path("bench", "bank"), write
-        self.rows: dict[str, Json] = {}
-        if write and self.path.exists():
-            self.rows = {row["lemma"]: row for row in read_record(self.path)["table"]}
+        self.rows = self.stored()
+
+    def stored(self) -> dict[str, Json]:
+        """The outcomes in the record."""
+        if not self.write or not self.path.exists():
+            return {}
+        return {row["lemma"]: row for row in read_record(self.path)["table"]}
 
     def has(self, lemma: Lemma, factor: int, draws: bool) -> bool:
         """Whether the outcome is known, from these sources."""
@@ -104,7 +108,11 @@ class Record:
 
     def add(self, row: Json) -> None:
         """Keep an outcome."""
-        self.rows[row["lemma"]] = {"survives": None, **row, "sources": sources()}
+        before = self.stored()  # read again: another run may have added to it
+        known = before.get(row["lemma"], {})
+        kept = known.get("survives") if known.get("sources") == sources() else None
+        self.rows = {**self.rows, **before}
+        self.rows[row["lemma"]] = {"survives": kept, **row, "sources": sources()}
         if self.write:
             now = sources()
             record = {
