@@ -9,10 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from llm_experiments.experiments.lab import Lab
+from llm_experiments.experiments.ood_forgetting import item_losses
 from llm_experiments.experiments.row import Design, Prediction, Row, Sheet
 from llm_experiments.experiments.statistics import items_interval
 from llm_experiments.experiments.trial import Result, Trial
-from llm_experiments.experiments.variants import losses
 
 AUDIT: list[list[str]] = []
 FACTORED, CHAINS = ("lora", "asym_lora"), ("rac_lora", "c3la")
@@ -165,7 +165,7 @@ def _more_links(sheet: Sheet, by_length: Mapping[int, Result], loss: str) -> Non
     if any(r.failure for r in pair):
         sheet.undecided("more_links", "a training diverged")
         return
-    low, high = items_interval(*(losses([r], "train") for r in pair))
+    low, high = items_interval(*(item_losses([r], "train") for r in pair))
     difference = pair[0].measure("train", loss) - pair[1].measure("train", loss)
     holds = None if low <= 0 <= high else high < 0
     sheet.fact(

@@ -13,10 +13,11 @@ import numpy as np
 
 from llm_experiments.experiments.generalization_gap import LINK
 from llm_experiments.experiments.lab import Lab
+from llm_experiments.experiments.ood_forgetting import item_losses
 from llm_experiments.experiments.row import Design, Prediction, Row, Sheet
 from llm_experiments.experiments.statistics import shown
 from llm_experiments.experiments.trial import Result
-from llm_experiments.experiments.variants import METHODS, PAIRS, SMOKE, losses, train_all, variant_trial
+from llm_experiments.experiments.variants import METHODS, PAIRS, SMOKE, train_all, variant_trial
 from llm_experiments.probes.bounds import CAP, Bound, bound_values
 
 AUDIT: list[list[str]] = []
@@ -103,7 +104,7 @@ def run(lab: Lab, sheet: Sheet) -> None:
 
 def clipped_gap(result: Result) -> float:
     """Test less training loss, each item's loss clipped."""
-    test, train = (np.minimum(losses([result], split), CAP).mean() for split in ("test", "train"))
+    test, train = (np.minimum(item_losses([result], split), CAP).mean() for split in ("test", "train"))
     return float(test - train)
 
 

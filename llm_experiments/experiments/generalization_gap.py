@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from llm_experiments.experiments.lab import Lab
+from llm_experiments.experiments.ood_forgetting import item_losses
 from llm_experiments.experiments.row import Design, Prediction, Row, Sheet
 from llm_experiments.experiments.statistics import Contrast, contrast, items_interval, shown
 from llm_experiments.experiments.trial import Result
@@ -25,7 +26,6 @@ from llm_experiments.experiments.variants import (
     Found,
     at_equal_loss,
     edge_note,
-    losses,
     spread,
     train_all,
     train_losses,
@@ -149,7 +149,9 @@ def gap_contrast(found: Found, first: Sequence[str], second: Sequence[str], loss
 
     square, centre = 0.0, 0.0
     for split, way in (("test", 1), ("train", -1)):
-        sides = [np.mean([losses(found[m], split) for m in methods], axis=0) for methods in (first, second)]
+        sides = [
+            np.mean([item_losses(found[m], split) for m in methods], axis=0) for methods in (first, second)
+        ]
         low, high = items_interval(*sides)
         square += ((high - low) / 2) ** 2
         centre += way * float(sides[0].mean() - sides[1].mean())
@@ -187,7 +189,9 @@ def curve(result: Result, loss: str) -> list[tuple[float, float]]:
     for mark, train in zip(marks, train_losses(result, loss), strict=True):
         same = result.at(mark)["splits"]["test"]["n"] == count
         test = (
-            result.measure("test", loss, mark) if same else float(losses([result], "test")[0, :count].mean())
+            result.measure("test", loss, mark)
+            if same
+            else float(item_losses([result], "test")[0, :count].mean())
         )
         points.append((train, test - train))
     return points

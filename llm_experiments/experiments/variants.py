@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from llm_experiments.experiments.lab import Lab
-from llm_experiments.experiments.ood_forgetting import at_loss, shifted
+from llm_experiments.experiments.ood_forgetting import at_loss, item_losses, shifted
 from llm_experiments.experiments.row import Sheet
 from llm_experiments.experiments.statistics import Contrast, contrast
 from llm_experiments.experiments.tiers import Bed
@@ -80,22 +80,10 @@ def score(sheet: Sheet, found: Found, name: str, first: str, second: str, values
     sheet.score(name, values(found[first], found[second]))
 
 
-def losses(results: Sequence[Result], split: str) -> np.ndarray:
-    """Loss of every item at the end of training, (seeds x items), in nats."""
-    rows = []
-    for result in results:
-        each = result.each(f"split/{split}")
-        if "log_probs" in each:
-            rows.append(-each["log_probs"][np.arange(len(each["label"])), each["label"]])
-        else:
-            rows.append(each["answer_nats"] / each["answer_tokens"].mean())
-    return np.stack(rows)
-
-
 def loss_contrast(first: Sequence[Result], second: Sequence[Result], split: str, loss: str) -> Contrast:
     """Difference of a loss, with its interval over items."""
     values = [[result.measure(split, loss) for result in side] for side in (first, second)]
-    return contrast(*values, (losses(first, split), losses(second, split)))
+    return contrast(*values, (item_losses(first, split), item_losses(second, split)))
 
 
 def quality_contrast(first: Sequence[Result], second: Sequence[Result], bed: Bed) -> Contrast:
@@ -110,7 +98,7 @@ def train_losses(result: Result, loss: str) -> list[float]:
     count = result.at(0)["splits"]["train"]["n"]
     found = [result.measure("train", loss, mark) for mark in result.marked()]
     if result.at(-1)["splits"]["train"]["n"] != count:
-        found[-1] = float(losses([result], "train")[0, :count].mean())
+        found[-1] = float(item_losses([result], "train")[0, :count].mean())
     return found
 
 
