@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -33,6 +34,10 @@ def rate_method(method: str) -> str:
     return "s2ft_r" if method.startswith(_RATE_OF) else method
 
 
+class TimeIsUp(Exception):
+    """The time for this call is used; what is finished is kept."""
+
+
 class Lab:
     """Runs trials of one tier.
 
@@ -41,6 +46,11 @@ class Lab:
         jobs: trainings at a time.
         again: repeat what is finished.
         say: receives one line of text at each stage.
+        until: value of `time.monotonic()` after which no further training is started; None: no limit.
+        changes: settings of every training that differ from the tier's (model, device).
+
+    Raises:
+        UserError: an unknown tier, or no job at all.
 
     Attributes:
         rates: every choice of a rate by (bed, method, budget), for the record.
@@ -48,7 +58,14 @@ class Lab:
     """
 
     def __init__(
-        self, tier: str, *, jobs: int = 2, again: bool = False, say: Say = lambda line: None
+        self,
+        tier: str,
+        *,
+        jobs: int = 2,
+        again: bool = False,
+        say: Say = lambda line: None,
+        until: float | None = None,
+        **changes: Any,
     ) -> None:
         if tier not in TIERS:
             message = f"--tier must be one of {', '.join(TIERS)}; got {tier!r}"
@@ -58,6 +75,7 @@ class Lab:
             raise UserError(message)
         self.tier = TIERS[tier]
         self.jobs, self.again, self.say = jobs, again, say
+        self.until, self.changes = until, changes
         self.rates: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.used: dict[str, Result] = {}
         self._fresh: set[str] = set()
@@ -65,7 +83,8 @@ class Lab:
 
     def bed(self, name: str = "main") -> Bed:
         """A test bed of the tier."""
-        return self.tier.bed(name)
+        bed = self.tier.bed(name)
+        return replace(bed, common={**bed.common, **self.changes}) if self.changes else bed
 
     # --- trials ----------------------------------------------------------------------------------
 
@@ -87,6 +106,8 @@ class Lab:
         with _bar(len(trials), what or "trainings", self.say) as advance:
             if self.jobs == 1 or len(trials) == 1:
                 for trial in trials:
+                    if self.until is not None and time.monotonic() >= self.until:
+                        raise TimeIsUp
                     self._done(trial, perform(trial), advance)
                 return
             os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the workers; each trial has one thread

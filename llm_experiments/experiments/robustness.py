@@ -78,7 +78,7 @@ def run(lab: Lab, sheet: Sheet) -> None:
 
 def text_trial(lab: Lab, method: str, seed: int) -> Trial:
     """The training whose model is disturbed: that of the pool where the main task is text."""
-    if lab.bed("text") is lab.bed("main"):
+    if lab.bed("text") == lab.bed("main"):
         return main_trial(lab, method, seed)
     return lab.trial("text", method, keep="state", seed=seed)
 

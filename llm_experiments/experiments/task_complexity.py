@@ -93,7 +93,7 @@ def run(lab: Lab, sheet: Sheet) -> None:
 
 
 def _trial(lab: Lab, bed: str, method: str, seed: int, changes: dict) -> Trial:
-    if lab.bed(bed) is lab.bed("main"):
+    if lab.bed(bed) == lab.bed("main"):
         from llm_experiments.experiments.ood_forgetting import main_trial
 
         return main_trial(lab, method, seed)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from llm_experiments.experiments import NAMES
+
 MINUTES = 8.0  # a part stops here and is continued by the next call
 MODEL = "MODEL"  # stands for the decoder given by --model
 MAIN = ("lora", "s2ft", "floor", "full")
@@ -19,7 +21,7 @@ class Unit:
     Attributes:
         name: of the record, below `bench/gpu/`; `{model}` stands for the decoder's short name.
         what: in words.
-        kind: `steps`, `switching`, `training` or `simulator`.
+        kind: `steps`, `switching`, `training`, `simulator` or `experiment`.
         settings: arguments of that kind; part of the unit's key.
     """
 
@@ -111,6 +113,26 @@ PARTS = (
     ),
 )
 
+# Experiments, the most telling first; a row longer than a part goes on in the next call.
+_TELLING = (
+    "ood_forgetting",
+    "variants_quality",
+    "generalization_gap",
+    "intruders",
+    "robustness",
+    "rank_saturation",
+)
+
+
+def _experiment(row: str, tier: str = "gpu") -> Unit:
+    return Unit(f"experiment-{row}", f"experiment {row}", "experiment", {"row": row, "tier": tier})
+
+
+PARTS += tuple(
+    Part(f"experiment {row}", (_experiment(row),))
+    for row in (*_TELLING, *(name for name in NAMES if name not in _TELLING))
+)
+
 # The same road at sizes that a processor walks in seconds.
 REHEARSAL = (
     Part(
@@ -158,6 +180,7 @@ REHEARSAL = (
             ),
         ),
     ),
+    Part("a tiny experiment", (_experiment("ood_forgetting", "smoke"),)),
     Part(
         "a tiny simulation",
         (

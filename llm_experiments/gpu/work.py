@@ -18,15 +18,12 @@ import torch
 from llm_experiments.bench import command as bench
 from llm_experiments.bench.rounds import TIME_IS_UP
 from llm_experiments.errors import UserError
+from llm_experiments.experiments.lab import TimeIsUp
 from llm_experiments.gpu.units import MODEL, TRAINED, Part, Unit
 from reports import store
 
 Row = dict[str, Any]
 ROW = "gpu_training"  # the row of the training records
-
-
-class TimeIsUp(Exception):
-    """A part has used its minutes; what is finished is kept."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +183,27 @@ def _training(unit: Unit, place: Place, until: float) -> Row:
     }
 
 
+def _experiment(unit: Unit, place: Place, until: float) -> Row:
+    """A row of the experiments; its own record is `llm/<row>/<tier>`, this one says that it was made."""
+    from llm_experiments import experiments
+    from llm_experiments.experiments.command import run as run_row
+    from llm_experiments.experiments.lab import Lab
+
+    row, tier = experiments.get(unit.settings["row"]), unit.settings["tier"]
+    changes = {"device": place.device, "model": place.model} if tier == "gpu" else {}
+    found = run_row(row, Lab(tier, jobs=1, say=bench.say, until=until, **changes))
+    return {
+        "headline": f"{found['headline']} ({place.hardware})",
+        "question": row.question,
+        "settings": unit.settings,
+        "machine": store.machine(),
+        "tables": {"Predictions": found["tables"]["Predictions"]},
+        "figures": [],
+        "notes": [f"Details: experiment {row.name}, tier {tier}."],
+        "claims": row.claims,
+    }
+
+
 def _interval(value: Any) -> Any:
     if not isinstance(value, tuple):
         return value
@@ -251,7 +269,13 @@ def _difference(found: Row, earlier: Row | None) -> float | str:
     return float(f"{max(gaps):.3g}") if gaps else "not compared: no common rows"
 
 
-KINDS = {"steps": _steps, "switching": _switching, "training": _training, "simulator": _simulator}
+KINDS = {
+    "steps": _steps,
+    "switching": _switching,
+    "training": _training,
+    "simulator": _simulator,
+    "experiment": _experiment,
+}
 
 
 def overview(parts: tuple[Part, ...], place: Place) -> Row:

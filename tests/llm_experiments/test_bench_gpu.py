@@ -35,14 +35,15 @@ def rehearsed(places) -> list[str]:
 
 def test_the_whole_road_is_walked_and_not_walked_twice(places, capsys):
     assert main(REHEARSE) == 0
-    assert rehearsed(places) == ["ood_risk", "overview", "switching", "tiny-steps", "training"]
+    done = ["experiment-ood_forgetting", "ood_risk", "overview", "switching", "tiny-steps", "training"]
+    assert rehearsed(places) == done
     assert "all finished" in capsys.readouterr().err
     assert main(REHEARSE) == 0
     said = capsys.readouterr().err
-    assert said.count("finished earlier") == 4 and "preparing" not in said and "loading" not in said
+    assert said.count("finished earlier") == 5 and "preparing" not in said and "loading" not in said
     overview = store.read_record(store.record_path("bench", "gpu/overview"))
     states = [row["state"] for row in overview["tables"]["Units"]]
-    assert len(states) == 4 and all(state.startswith("run on ") for state in states)
+    assert len(states) == 5 and all(state.startswith("run on ") for state in states)
     trained = list((places / "cache").rglob("records/llm/gpu_training/*.json"))
     kept = [store.read_record(p) for p in trained if not p.name.endswith(".run.json")]
     assert len(kept) == 4 and {record["tier"] for record in kept} == {"gpu"}
@@ -50,11 +51,11 @@ def test_the_whole_road_is_walked_and_not_walked_twice(places, capsys):
 
 
 def test_one_part_and_again(places, capsys):
-    assert main([*REHEARSE, "--part", "3"]) == 0
+    assert main([*REHEARSE, "--part", "4"]) == 0
     assert rehearsed(places) == ["ood_risk", "overview"]
     overview = store.read_record(store.record_path("bench", "gpu/overview"))
-    assert [row["state"] == "not run" for row in overview["tables"]["Units"]] == [True, True, True, False]
-    assert overview["headline"].startswith("1 of 4 units run")
+    assert [row["state"] == "not run" for row in overview["tables"]["Units"]] == [True, True, True, True, False]
+    assert overview["headline"].startswith("1 of 5 units run")
 
 
 def counting(monkeypatch, bodies):
