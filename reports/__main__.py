@@ -20,7 +20,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m reports", description=__doc__, allow_abbrev=False)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 naming stale pages")
-    commands = parser.add_subparsers(dest="command", metavar="{audit}")
+    commands = parser.add_subparsers(dest="command", metavar="{audit,tutorial}")
     audit = commands.add_parser(
         "audit",
         help="compute every record again and compare with the committed ones",
@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--jobs", type=int, help="processes at a time (default: the number of cores)")
     audit.add_argument("--only", metavar="PATTERN", help="only items whose name holds or matches this")
     audit.add_argument("--list", action="store_true", help="name the items and stop")
+    commands.add_parser("tutorial", help="make the tutorial again, by running every command in it")
     return parser
 
 
@@ -45,6 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
                     print(item.name)
                 return 0
             return audit.audit(options.budget, options.jobs, options.only)
+        if options.command == "tutorial":
+            from reports import tutorial
+
+            return tutorial.write()
         from reports import render
 
         return render.check() if options.check else render.render()

@@ -47,6 +47,7 @@ def _navigation(pages: list[str]) -> list[Any]:
         "llm": "Language models",
         "bench": "Benchmarks",
         "objections": "Objections",
+        "guides": "Guides",
     }
     groups = [{titles.get(name, name): inside} for name, inside in sorted(folders.items())]
     return [*(page for page in ORDER if page in top), {"Papers": papers}, *groups]
