@@ -1,8 +1,8 @@
 """The weight change of a peft adapter, one matrix at a time, without building the model.
 
-LoRA (with rank-stabilised scaling and per-layer ranks), cLA and S2FT on outgoing projections are formulas of
-the stored tensors and of one pretrained matrix. Every other kind is refused with the way round: merge it and
-measure the merged folder.
+LoRA (with rank-stabilised scaling and per-layer ranks), DoRA, PiSSA, cLA and its chains, SpFT, and S2FT on any
+layer of a block are formulas of the stored tensors and of one pretrained matrix. Every other kind is refused with
+the way round: merge it and measure the merged folder.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from llm_experiments.probes.pair import (
 
 _PREFIX = "base_model.model."
 # Starts that rewrite the base weight, so that B A alone is not the change.
-_REWRITES = ("pissa", "olora", "corda", "loftq", "lora_ga")
+_REWRITES = ("pissa_niter", "olora", "corda", "loftq", "lora_ga")
 _WAY_ROUND = "call merge_and_unload().save_pretrained(FOLDER) and measure FOLDER"
 
 
@@ -59,6 +59,7 @@ class AdapterPair(Pair):
         suffixes, check, self._change = _KINDS[self.method]
         check(self)
         self.parts: dict[str, dict[str, Entry]] = {}
+        self.layers: dict[str, str] = {}  # name of the matrix -> the layer's name in the adapter
         whole: dict[str, Entry] = {}
         for key, entry in self.stored.items():
             plain = key.removeprefix(_PREFIX)
@@ -66,7 +67,9 @@ class AdapterPair(Pair):
             if suffix is None:
                 whole[plain] = entry
             else:
-                self.parts.setdefault(self._known(plain.removesuffix("." + suffix)), {})[suffix] = entry
+                layer = plain.removesuffix("." + suffix)
+                self.layers[self._known(layer)] = layer
+                self.parts.setdefault(self._known(layer), {})[suffix] = entry
         self.elsewhere = sorted(name for name in whole if name in self.before)
         self.alone = sorted(name for name in whole if name not in self.before)
         self.after = {name: whole[name] for name in self.elsewhere}
@@ -92,7 +95,7 @@ class AdapterPair(Pair):
         message = f"{self.tuned_folder.name} changes {layer}, which {self.base.name} lacks: it belongs to another model"
         raise UserError(message)
 
-    def part(self, name: str, suffix: str, shape: tuple[int, int] | None = None) -> Entry:
+    def part(self, name: str, suffix: str, shape: tuple[int, ...] | None = None) -> Entry:
         """One stored tensor of a layer, its shape checked.
 
         Raises:
@@ -103,9 +106,8 @@ class AdapterPair(Pair):
             message = f"{self.tuned_folder.name} must hold {suffix} of {name}; it is missing"
             raise UserError(message)
         if shape is not None and entry.shape != shape:
-            message = (
-                f"{suffix} of {name} must be {shape[0]} x {shape[1]}; got {' x '.join(map(str, entry.shape))}"
-            )
+            expected, got = (" x ".join(map(str, s)) for s in (shape, entry.shape))
+            message = f"{suffix} of {name} must be {expected}; got {got}"
             raise UserError(message)
         return entry
 
@@ -135,29 +137,40 @@ def _check_lora(pair: AdapterPair) -> None:
             f"{pair.tuned_folder.name}: init_lora_weights={start!r} also rewrites the base; {_WAY_ROUND}"
         )
         raise UserError(message)
-    for name in ("use_dora", "lora_bias", "alora_invocation_tokens", "target_parameters"):
+    for name in ("lora_bias", "alora_invocation_tokens", "target_parameters"):
         if settings.get(name):
             message = f"{pair.tuned_folder.name}: LoRA with {name} is more than B A; {_WAY_ROUND}"
             raise UserError(message)
 
 
 def _lora(pair: AdapterPair, name: str, W0: Tensor | None) -> Tensor | None:
-    """`(alpha / r) B A`, or `alpha / sqrt(r)` where the scaling is rank-stabilised."""
+    """`(alpha / r) B A`, or `alpha / sqrt(r)` where the scaling is rank-stabilised; DoRA and PiSSA on top of it."""
     n, m = pair.shape(name)
     A = pair.part(name, "lora_A.weight")
     r = A.shape[0]
     pair.part(name, "lora_A.weight", (r, m))
     B = pair.part(name, "lora_B.weight", (n, r))
-    layer, settings = name.removesuffix(".weight"), pair.settings
+    layer, settings = pair.layers[name], pair.settings
     stated = int(_pattern(settings, "rank", layer, settings.get("r", r)))
     if stated != r:
         message = f"rank of {layer} must be the r of adapter_config.json, {stated}; lora_A has {r} rows"
         raise UserError(message)
+    magnitude = pair.part(name, "lora_magnitude_vector", (n,)) if settings.get("use_dora") else None
     if W0 is None:
         return None
     alpha = _pattern(settings, "alpha", layer, settings.get("lora_alpha", r))
     scaling = alpha / math.sqrt(r) if settings.get("use_rslora") else alpha / r
-    return scaling * (B.read().float() @ A.read().float())
+    product = scaling * (B.read().float() @ A.read().float())
+    W0 = W0.float()
+    if settings.get("init_lora_weights") == "pissa":
+        # The frozen weight is what the top r singular triples leave of W0.
+        U, S, Vh = torch.linalg.svd(W0, full_matrices=False)
+        product -= (U[:, :r] * S[:r]) @ Vh[:r]
+    if magnitude is None:
+        return product
+    # The rows of W0 + c B A are brought to the trained magnitudes (DoRA, eq. 5).
+    tuned = W0 + product
+    return magnitude.read().float()[:, None] * tuned / tuned.norm(dim=1, keepdim=True) - W0
 
 
 def _no_check(pair: AdapterPair) -> None:
@@ -165,67 +178,87 @@ def _no_check(pair: AdapterPair) -> None:
 
 
 def _cla(pair: AdapterPair, name: str, W0: Tensor | None) -> Tensor | None:
-    """A block of columns, with wrap-around: their values, or the factor B."""
-    layer, settings, (n, m) = name.removesuffix(".weight"), pair.settings, pair.shape(name)
-    if (settings.get("visited") or {}).get(layer):
-        message = f"{pair.tuned_folder.name} is a chain of several blocks; {_WAY_ROUND}"
-        raise UserError(message)
+    """A block of columns, with wrap-around: their values, or the factor B; and the columns of finished links."""
+    layer, settings, (n, m) = pair.layers[name], pair.settings, pair.shape(name)
     r = settings["r"]
     start = (settings.get("offsets") or {}).get(layer, settings.get("offset", 0))
     suffix = "cla_B" if settings.get("form") == "factor" else "cla_slice"
     entry = pair.part(name, suffix, (n, r))
+    visited = torch.tensor((settings.get("visited") or {}).get(layer, []), dtype=torch.long)
+    trace = pair.part(name, "cla_trace", (n, len(visited))) if len(visited) else None
     if W0 is None:
         return None
+    W = W0.float().clone()
+    if trace is not None:
+        W[:, visited] = trace.read().float()
     columns = (torch.arange(r) + int(start)) % m
     values = entry.read().float()
-    delta_W = torch.zeros(n, m)
-    if suffix == "cla_B":
-        delta_W[:, columns] = values * (settings.get("alpha") or r) / r
-    else:
-        delta_W[:, columns] = values - W0[:, columns].float()
-    return delta_W
+    # A factor acts on what earlier links left in its columns.
+    W[:, columns] = W[:, columns] + values * (settings.get("alpha") or r) / r if suffix == "cla_B" else values
+    return W - W0.float()
+
+
+def _spft(pair: AdapterPair, name: str, W0: Tensor | None) -> Tensor | None:
+    """The values of single entries; which ones follows from seed, ratio and the layer's name."""
+    from llm_experiments.tuners.spft.layer import random_entries
+
+    settings, (n, m) = pair.settings, pair.shape(name)
+    entries = random_entries((n, m), settings["ratio"], settings["seed"], pair.layers[name])
+    values = pair.part(name, "spft_values", (len(entries.numbers),))
+    if W0 is None:
+        return None
+    W = W0.float().clone(memory_format=torch.contiguous_format)
+    entries.write(W, values.read().float())
+    return W - W0.float()
 
 
 def _s2ft(pair: AdapterPair, name: str, W0: Tensor | None) -> Tensor | None:
-    """The values of the selected heads' or channels' columns of an outgoing projection."""
+    """The values of the selected heads or channels: columns of an outgoing layer, rows of an incoming one."""
     from llm_experiments.tuners.architectures import ARCHITECTURES
 
-    layer, (n, m) = name.removesuffix(".weight"), pair.shape(name)
+    layer, (n, m) = pair.layers[name], pair.shape(name)
     block = ARCHITECTURES.get(pair.config.get("model_type", ""))
-    kinds = {} if block is None else {block.output: "heads", block.down: "channels"}
+    kinds: dict[str, str] = {}
+    if block is not None:
+        kinds = dict.fromkeys((block.query, block.key, block.value, block.output), "heads")
+        kinds |= dict.fromkeys((*block.up, block.down), "channels")
     # Of BERT's two names that end alike, the longer one is meant.
     ending = max((e for e in kinds if layer.endswith("." + e)), key=len, default=None)
     if ending is None:
-        message = f"{pair.tuned_folder.name}: S2FT on {layer} is no outgoing projection; {_WAY_ROUND}"
+        message = f"{pair.tuned_folder.name}: S2FT on {layer} is on no layer of a known block; {_WAY_ROUND}"
         raise UserError(message)
     structure = f"{layer.removesuffix('.' + ending)}/{kinds[ending]}"
-    chosen = next(
-        (
-            v
-            for k, v in (pair.settings.get("selected") or {}).items()
-            if k == structure or k.endswith("." + structure)
-        ),
-        None,
-    )
-    if chosen is None:
+    units = (pair.settings.get("selected") or {}).get(structure)
+    if units is None:
         message = f"{pair.tuned_folder.name} must say which channels of {structure} it selected; it does not"
         raise UserError(message)
-    width = m // pair.config["num_attention_heads"] if kinds[ending] == "heads" else 1
-    columns = torch.tensor([unit * width + i for unit in chosen for i in range(width)])
-    entry = pair.part(name, "s2ft_slice", (n, len(columns)))
+    columns = ending in (block.output, block.down)
+    size, width = (m if columns else n), 1
+    if kinds[ending] == "heads":
+        heads = pair.config["num_attention_heads"]
+        if ending in (
+            block.key,
+            block.value,
+        ):  # numbered by key-value head, each shared by a group of queries
+            shared = pair.config.get("num_key_value_heads") or heads
+            units, heads = list(dict.fromkeys(unit // (heads // shared) for unit in units)), shared
+        width = size // heads
+    chosen = torch.tensor([unit * width + i for unit in units for i in range(width)])
+    entry = pair.part(name, "s2ft_slice", (n, len(chosen)) if columns else (len(chosen), m))
+    if int(chosen.max()) >= size:
+        message = f"channels of {structure} must lie in 0..{size - 1}; got {int(chosen.max())}"
+        raise UserError(message)
     if W0 is None:
         return None
-    if int(columns.max()) >= m:
-        message = f"channels of {structure} must lie in 0..{m - 1}; got {int(columns.max())}"
-        raise UserError(message)
-    delta_W = torch.zeros(n, m)
-    delta_W[:, columns] = entry.read().float() - W0[:, columns].float()
-    return delta_W
+    W = W0.float().clone()
+    W.index_copy_(int(columns), chosen, entry.read().float())
+    return W - W0.float()
 
 
 # peft's type: (names of the stored tensors, check of the whole configuration, change of one matrix)
 _KINDS: dict[str, tuple[tuple[str, ...], Callable[[AdapterPair], None], Change]] = {
-    "LORA": (("lora_A.weight", "lora_B.weight"), _check_lora, _lora),
-    "CLA": (("cla_slice", "cla_B"), _no_check, _cla),
+    "LORA": (("lora_A.weight", "lora_B.weight", "lora_magnitude_vector"), _check_lora, _lora),
+    "CLA": (("cla_slice", "cla_B", "cla_trace"), _no_check, _cla),
+    "SPFT": (("spft_values",), _no_check, _spft),
     "S2FT": (("s2ft_slice",), _no_check, _s2ft),
 }

@@ -1,4 +1,4 @@
-"""`measure` end to end: folders, shards, adapters of four kinds, bad input, memory."""
+"""`measure` end to end: folders, shards, adapters of many kinds, bad input, memory."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from llm_experiments.probes import on_text
 from llm_experiments.probes.pair import open_pair
 from llm_experiments.tuners.cla import ClaConfig
 from llm_experiments.tuners.s2ft import S2FTConfig
+from llm_experiments.tuners.spft import SpftConfig
 from reports import store
 
 DOWN = "model.layers.1.mlp.down_proj.weight"
@@ -150,21 +151,43 @@ ADAPTERS = {
     "rslora": lambda: LoraConfig(r=4, use_rslora=True, target_modules=["v_proj"], init_lora_weights=False),
     "cla": lambda: ClaConfig(r=4, offset="random", perturb=True),
     "cla_factor": lambda: ClaConfig(r=5, alpha=10, form="factor", offset=30, perturb=True),
+    "dora": lambda: LoraConfig(r=2, use_dora=True, target_modules=["q_proj", "down_proj"]),
+    "pissa": lambda: LoraConfig(r=3, lora_alpha=6, init_lora_weights="pissa", target_modules=["v_proj"]),
+    "c3la": lambda: ClaConfig(r=4, offset=26, perturb=True),
+    "c3la_factor": lambda: ClaConfig(r=5, form="factor", offset=2, perturb=True),
+    "spft": lambda: SpftConfig(ratio=0.1, seed=3),
     "s2ft": lambda: S2FTConfig(heads=1, channels=5, perturb=True),
+    "s2ft_rows": lambda: S2FTConfig(heads=2, channels=5, seed=4, target_modules="ENTERING"),
 }
+ENTERING = {
+    "llama": ["q_proj", "k_proj", "v_proj", "up_proj", "gate_proj"],
+    "bert": ["query", "key", "value", "intermediate.dense"],
+}
+ENTERING["llama_gqa"] = ENTERING["llama"]
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
-@pytest.mark.parametrize("model_name", ["llama", "bert"])
+@pytest.mark.parametrize(
+    ("name", "model_name"),
+    [*((name, model) for name in ADAPTERS for model in ("llama", "bert")), ("s2ft_rows", "llama_gqa")],
+)
 def test_an_adapter_changes_what_merging_it_changes(name, model_name, tmp_path, build):
     names = {"q_proj": "query", "v_proj": "value", "down_proj": "intermediate.dense"}
     config = ADAPTERS[name]()
     if model_name == "bert" and isinstance(config, LoraConfig):
         config.target_modules = {names[t] for t in config.target_modules}
         config.rank_pattern = {names[t]: r for t, r in config.rank_pattern.items()}
+    if name == "s2ft_rows":
+        config.target_modules = ENTERING[model_name]
     base = build(model_name)
     base.save_pretrained(tmp_path / "base")
     tuned = get_peft_model(base, config)
+    torch.manual_seed(7)
+    for link in range(3 if name.startswith("c3la") else 1):
+        if link:
+            tuned.base_model.shift_()
+        for parameter in tuned.parameters():
+            if parameter.requires_grad:
+                parameter.data.add_(0.05 * torch.randn_like(parameter))
     tuned.save_pretrained(str(tmp_path / "adapter"))
     fresh = build(model_name)
     merged = PeftModel.from_pretrained(fresh, tmp_path / "adapter").merge_and_unload()
@@ -365,8 +388,9 @@ def test_a_bad_option_is_one_line_and_exit_2(more, words, folders, tmp_path, cap
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"use_dora": True}, "LoRA with use_dora is more than B A"),
-        ({"init_lora_weights": "pissa"}, "also rewrites the base"),
+        ({"lora_bias": True}, "LoRA with lora_bias is more than B A"),
+        ({"use_dora": True}, "must hold lora_magnitude_vector of"),
+        ({"init_lora_weights": "pissa_niter_4"}, "also rewrites the base"),
         ({"peft_type": "VERA"}, "type VERA have no formula here"),
         ({"r": 7, "rank_pattern": {}}, "must be the r of adapter_config.json"),
     ],
