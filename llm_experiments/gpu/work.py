@@ -21,6 +21,7 @@ from llm_experiments.errors import UserError
 from llm_experiments.experiments.lab import TimeIsUp
 from llm_experiments.gpu.units import MODEL, TRAINED, Part, Unit
 from reports import store
+from sims.assets import AssetError
 
 Row = dict[str, Any]
 ROW = "gpu_training"  # the row of the training records
@@ -89,6 +90,9 @@ def run(part: Part, place: Place, until: float, again: bool = False) -> bool:
         except torch.OutOfMemoryError:
             bench.say(f"{place.record(unit)}: out of memory on {place.hardware}; recorded as failed")
             body = _failed(unit, place, "out of memory")
+        except AssetError as error:
+            bench.say(f"{place.record(unit)}: {error}")
+            body = _failed(unit, place, str(error))
         body |= {"id": place.record(unit), "key": place.key(unit), "tier": "gpu"}
         body.setdefault("complete", True)
         bench.show(body)

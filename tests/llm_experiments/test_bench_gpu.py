@@ -16,12 +16,16 @@ from llm_experiments.__main__ import main
 from llm_experiments.gpu import work
 from llm_experiments.gpu.units import MODEL, PARTS, REHEARSAL, Part, Unit
 from reports import store
+from sims import assets
 
 REHEARSE = ["gpu", "--tiny", "--device", "cpu"]
 
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
+    fetched = assets.cache_root() / "assets"
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "assets").symlink_to(fetched, target_is_directory=True)
     monkeypatch.setenv("PEFTPROOF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PEFTPROOF_REPORTS", str(tmp_path / "reports"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -54,7 +58,13 @@ def test_one_part_and_again(places, capsys):
     assert main([*REHEARSE, "--part", "4"]) == 0
     assert rehearsed(places) == ["ood_risk", "overview"]
     overview = store.read_record(store.record_path("bench", "gpu/overview"))
-    assert [row["state"] == "not run" for row in overview["tables"]["Units"]] == [True, True, True, True, False]
+    assert [row["state"] == "not run" for row in overview["tables"]["Units"]] == [
+        True,
+        True,
+        True,
+        True,
+        False,
+    ]
     assert overview["headline"].startswith("1 of 5 units run")
 
 
