@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         # Where it runs is no setting of a simulation: it stays out of the options and so of the record.
-        self.add_argument(
+        self.add_argument_group("elsewhere").add_argument(
             "--scheduler", action=_UseCluster, default=argparse.SUPPRESS, metavar="ADDRESS", help=cluster.HELP
         )
 

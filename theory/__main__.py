@@ -28,7 +28,19 @@ from theory.derive import Derived, Task, derive
 BUDGET = 6_000  # evaluations per statement that a check with --write spends on looking for a counterexample
 
 app = typer.Typer(
-    help="Settle claims: derive verdicts, re-check certificates, look for counterexamples.",
+    help="""Settle claims: derive verdicts, re-check certificates, look for counterexamples.
+
+    One claim, and why its verdict is what it is:
+
+        python -m theory show s2ft/lemma_f14_left
+        python -m theory check s2ft/lemma_f14_left
+
+    A lemma of your own:
+
+        python -m theory new my_lemma.py
+        python -m theory falsify my_lemma.py
+    """,
+    rich_markup_mode="markdown",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -73,7 +85,7 @@ def check(
     budget: Annotated[int, typer.Option(min=1, help="Evaluations per statement in the search.")] = BUDGET,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Claims at a time, on processes of this machine.")] = 1,
-    scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help=cluster.HELP.capitalize())] = None,
+    scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help=cluster.HELP)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Derive the verdict of claims anew and compare it with the record.
@@ -272,7 +284,10 @@ def _readable(value: Any) -> str:
 def recheck(
     files: Annotated[list[Path] | None, typer.Argument(help="Records; all claims if none.")] = None,
 ) -> None:
-    """Decide stored certificates again; the same as `python -I -S theory/recheck.py`."""
+    """Decide stored certificates again; the same as `python -I -S theory/recheck.py`.
+
+    Exit status 0: every certificate earns the recorded status; 1: one does not; 2: a record cannot be read.
+    """
     chosen = [str(f) for f in files or []] or [
         str(record_path("claims", name)) for name in registry.claim_ids()
     ]

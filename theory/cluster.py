@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 PACKAGES = ("theory", "sims")
 PATIENCE = 10  # seconds in which a scheduler must answer
-HELP = "run on a dask cluster: the scheduler's address, such as tcp://HOST:8786 (extra `cluster`)"
+HELP = "Run on a dask cluster: the scheduler's address, such as tcp://HOST:8786 (extra `cluster`)"
 
 
 class ClusterError(ValueError):

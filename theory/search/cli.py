@@ -52,6 +52,11 @@ def falsify(
 ) -> None:
     """Look for a counterexample; shrink and certify it, or say how hard it was looked.
 
+    A lemma of your own, or a claim that is here:
+
+        python -m theory falsify my_lemma.py
+        python -m theory falsify s2ft/lemma_f14_left --beyond
+
     Exit status 0: nothing found; 1: a counterexample; 2: bad input; 3: interrupted, partial result printed.
     """
     from theory.search.beyond import widen
