@@ -10,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MODULE_COMMANDS = sorted(set(re.findall(r"python -m (theory|reports|llm_experiments) ([a-z]+(?:-[a-z]+)*)", README)))
+MODULE_COMMANDS = sorted(
+    set(re.findall(r"python -m (theory|reports|llm_experiments) ([a-z]+(?:-[a-z]+)*)", README))
+)
 SCRIPTS = sorted(set(re.findall(r"python (?:-I -S )?((?:theory|sims)/\w+\.py)", README)))
 
 
