@@ -1,7 +1,8 @@
 """One layer that answers every example of a batch with an adapter of its own: S2FT's slices against LoRA's factors.
 
 Both add to one shared product with W0; both adapters have equally many numbers and multiply-adds. LoRA runs two batched
-products and an addition, S2FT a gather, one batched product and an addition.
+products, the second of which adds in place; S2FT a gather and one such product. The tuner's own serving code, which
+takes adapters of different sizes and examples without one, is timed beside them.
 
 Source: S2FT (arXiv:2412.06289), Section 6.2 and Figure 6c.
 """
@@ -28,13 +29,14 @@ class Served:
 
     Attributes:
         adapters: examples in the batch, each with an adapter of its own.
-        lora, s2ft: seconds of one pass in every round, paired.
-        error: largest difference of S2FT's answers from those of the fused weights, over the largest answer.
+        lora, s2ft, tuner: seconds of one pass in every round, paired; `tuner` is the tuner's serving code.
+        error: largest difference of both S2FT forms from the fused weights' answers, over the largest answer.
     """
 
     adapters: int
     lora: list[float] = field(default_factory=list)
     s2ft: list[float] = field(default_factory=list)
+    tuner: list[float] = field(default_factory=list)
     error: float = 0.0
 
 
@@ -70,21 +72,29 @@ def measure_serving(
     model = nn.Sequential(layer)
     generator = torch.Generator().manual_seed(seed + 1)
     shuffle = random.Random(seed)
-    rank = min(RANK, d)
+    rank, W0 = min(RANK, d), layer.base_layer.weight
     found = []
     for count in counts:
         x = torch.randn(count, 1, d, generator=generator).to(device)
         A = (torch.randn(count, d, rank, generator=generator) / d**0.5).to(device)
         B = torch.randn(count, rank, d, generator=generator).to(device)
-        W0 = layer.base_layer.weight
         names = [str(number) for number in range(count)]
-        result = Served(count, error=_error(model, layer, names, x))
+        changes = torch.stack([layer.change(name).detach().T for name in names]).contiguous()  # count x s x d
+        columns = torch.stack([layer.positions[name] for name in names]).unsqueeze(1)
 
         def lora(x: Tensor = x, A: Tensor = A, B: Tensor = B) -> Tensor:
             return (x @ W0.T).baddbmm_(x @ A, B)
 
+        def s2ft(x: Tensor = x, columns: Tensor = columns, changes: Tensor = changes) -> Tensor:
+            return (x @ W0.T).baddbmm_(x.gather(-1, columns), changes)
+
         with serving(model, names):
-            ways: dict[str, Callable[[], Tensor]] = {"lora": lora, "s2ft": lambda x=x: model(x)}
+            ways: dict[str, Callable[[], Tensor]] = {
+                "lora": lora,
+                "s2ft": s2ft,
+                "tuner": lambda x=x: model(x),
+            }
+            result = Served(count, error=_error(layer, names, x, [ways["s2ft"](), ways["tuner"]()]))
             order = list(ways)
             for number in range(rounds + 2):
                 shuffle.shuffle(order)
@@ -96,15 +106,13 @@ def measure_serving(
     return found
 
 
-def _error(model: nn.Module, layer: S2FTLayer, names: Sequence[str], x: Tensor) -> float:
-    """Largest difference from the answers of the weights with each change added."""
-    with serving(model, names):
-        served = model(x)
+def _error(layer: S2FTLayer, names: Sequence[str], x: Tensor, served: Sequence[Tensor]) -> float:
+    """Largest difference of answers from those of the weights with each change added."""
     W0 = layer.base_layer.weight
     alone = torch.stack(
         [one @ (W0 + layer.get_delta_weight(name)).T for name, one in zip(names, x, strict=True)]
     )
-    return float((served - alone).abs().max() / alone.abs().max())
+    return max(float((answers - alone).abs().max() / alone.abs().max()) for answers in served)
 
 
 def _timed(call: Callable[[], Tensor], device: str, repeats: int) -> float:
