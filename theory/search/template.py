@@ -55,7 +55,7 @@ def statement(k, x):
 #                                                       (rows, columns, symmetric), "scalar", or static data
 # def FAMILIES(rng, d, count): ...   arrays (count, number of free parameters) that are hard for this claim
 # def INNER(k, x): ...               the instance with an inner maximisation solved in closed form
-# GROW = ["n"]                       sizes along which a growing ratio is looked for
+# GROW = ["n"]                       sizes that may exceed DIMS: alone, or together as in ["chains+steps"]
 '''
 
 
