@@ -70,6 +70,10 @@ class _Running:
     start: float
 
 
+# Seconds that an item may take although the budget may end before it.
+_SHORT = 60.0
+
+
 @dataclass
 class Outcome:
     """What an audit did.
@@ -92,7 +96,10 @@ class Outcome:
 def run_items(
     items: Sequence[Item], cache: Cache, jobs: int, budget: float | None, progress: Progress
 ) -> Outcome:
-    """Run what is not done yet, `jobs` processes at a time, and start nothing after `budget` seconds."""
+    """Run what is not done yet, `jobs` processes at a time, and start nothing after `budget` seconds.
+
+    An item that takes minutes is started only if it is expected to end within the budget; shorter ones behind it are.
+    """
     outcome = Outcome()
     waiting: list[tuple[Item, str]] = []
     for item in items:
@@ -109,10 +116,13 @@ def run_items(
         while waiting or running:
             late = deadline is not None and time.monotonic() >= deadline
             while waiting and len(running) < jobs and not late:
-                running.append(_start(*waiting.pop(0), cache))
+                place = _next(waiting, cache, deadline)
+                if place is None:
+                    break
+                running.append(_start(*waiting.pop(place), cache))
                 progress.started(running[-1].item.name)
                 late = deadline is not None and time.monotonic() >= deadline
-            if late and not running:
+            if not running:
                 break
             for task in [task for task in running if task.process.poll() is not None]:
                 running.remove(task)
@@ -130,6 +140,14 @@ def run_items(
         progress.end()
     outcome.remaining = [item for item, _ in waiting] + [task.item for task in running]
     return outcome
+
+
+def _next(waiting: Sequence[tuple[Item, str]], cache: Cache, deadline: float | None) -> int | None:
+    """Return the place of the first item that is short, or is expected to end before the deadline."""
+    if deadline is None:
+        return 0
+    left = deadline - time.monotonic()
+    return next((i for i, (item, _) in enumerate(waiting) if cache.seconds(item) <= max(left, _SHORT)), None)
 
 
 def _start(item: Item, key: str, cache: Cache) -> _Running:

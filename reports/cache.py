@@ -69,14 +69,14 @@ class Cache:
         write_text(self._path(item), pretty(kept) + "\n")
 
     def seconds(self, item: Item) -> float:
-        """Return how long the item took last: here, else as its committed sidecar says, else a guess."""
+        """Return how long the item took last: here, else as its sidecar says, else what it expects, else a guess."""
         entry = self.entry(item)
         if "seconds" in entry:
             return float(entry["seconds"])
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             beside = run_path(records_root() / item.kind / f"{item.name}.json")
             return float(json.loads(beside.read_text(encoding="utf-8"))["seconds"])
-        return _GUESS[item.kind]
+        return _GUESS[item.kind] if item.expected is None else item.expected
 
     def log(self, item: Item) -> Path:
         """Return the file that keeps what the item printed when it failed."""

@@ -21,12 +21,14 @@ class Item:
         kind: the kind of its records.
         command: arguments after the Python interpreter.
         files: source files on which the outcome rests, their imports left to be found.
+        expected: seconds that it says it takes on a fresh checkout; None if it says nothing.
     """
 
     name: str
     kind: str
     command: tuple[str, ...]
     files: tuple[Path, ...]
+    expected: float | None = None
 
 
 def checkout() -> Path:
@@ -39,7 +41,7 @@ def find_items(root: Path) -> list[Item]:
 
     A simulator lists its runs in a module-level literal `AUDIT = [[], ["--weights", "minilm"]]`, one list of
     arguments a run; a file in `llm_experiments/experiments/` likewise, as arguments of `python -m
-    llm_experiments`.
+    llm_experiments`, and beside it `AUDIT_SECONDS`, how long each run takes where nothing has been trained yet.
 
     Raises:
         RecordError: the claims cannot be listed, or an `AUDIT` is no list of lists of texts.
@@ -73,7 +75,9 @@ def _script_items(root: Path) -> Iterator[Item]:
                 else:
                     main = root / "llm_experiments" / "__main__.py"
                     command = ("-m", "llm_experiments", *arguments)
-                    yield Item(" ".join(["llm", *arguments]), kind, command, (file, main))
+                    said = sources.literal(file, "AUDIT_SECONDS")
+                    expected = float(said) if isinstance(said, int | float) else None
+                    yield Item(" ".join(["llm", *arguments]), kind, command, (file, main), expected)
 
 
 def _audit_list(file: Path) -> list[list[str]]:

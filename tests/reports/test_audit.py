@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from reports.audit import audit, parse_budget, select
-from reports.items import find_items
+from reports.items import Item, find_items
 from reports.store import RecordError, read_record, record_path, write_record
 
 ALL = [
@@ -320,3 +320,18 @@ def test_every_item_of_this_checkout_has_a_source() -> None:
     items = find_items(checkout())
     assert len({item.name for item in items}) == len(items)
     assert all(len(cache.key(item)) == 64 for item in items)
+
+
+def test_a_long_item_is_left_when_the_budget_cannot_hold_it(tmp_path: Any) -> None:
+    from reports.audit import _next
+    from reports.cache import Cache
+
+    cache = Cache(tmp_path, tmp_path)
+    long = Item("llm run long", "llm", (), (), expected=900.0)
+    short = Item("llm run short", "llm", (), (), expected=100.0)
+    waiting = [(long, "a"), (short, "b")]
+    now = time.monotonic()
+    assert _next(waiting, cache, None) == 0, "without a limit everything is started"
+    assert _next(waiting, cache, now + 1000) == 0
+    assert _next(waiting, cache, now + 300) == 1, "the shorter one behind it still fits"
+    assert _next(waiting, cache, now + 80) is None
