@@ -44,6 +44,8 @@ SHARES = {  # of a round's budget, in the order in which the stages run
 }
 BEYOND = "beyond build"
 ALLOWED = 128  # instances of each kind drawn to see which classes the hypotheses allow
+SHRINKING = 600  # exact decisions spent on shrinking a finding; a sixth where it has many numbers
+MANY = 100
 NOTE_DECISIONS = 120  # exact decisions spent on shrinking what is only a note
 PART = 8192  # evaluations of one part at most: fixed, so that parts do not depend on the number of processes
 CHEAP = ("boundary", "small integers", "families")
@@ -381,7 +383,7 @@ def _settle(
     part = _smaller(runner, log, part, size, budget, seed)
     certifier = Certifier(problem.statement, problem.setting, problem.changes)
     before = part.hit
-    after = shrink(certifier, before)
+    after = shrink(certifier, before, SHRINKING if len(before.numbers()) <= MANY else SHRINKING // 6)
     certificate = certifier.certificate(after) or certifier.certificate(before)
     if certificate is None:
         log.add(TaskResult(part.stage, part.sizes, uncertified=1, reasons=certifier.reasons))
