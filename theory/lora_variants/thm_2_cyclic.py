@@ -147,6 +147,7 @@ CONVEX = Setting(
     build=build,
     letters=letters,
     boundary=[ONE, LAST_OF_TWO, COUPLED],
+    grow=["draws+steps"],
 )
 TWO_BLOCKS = Setting(
     dims=sizes((1, 1, 2, 2), (1, 1, 2, 4), (2, 2, 2, 4), (1, 2, 2, 7)),
@@ -209,7 +210,11 @@ def data_largest_value(k: Kit, x: Instance) -> None:
 
 
 def build_data(k: Kit, t: Instance, d: dict[str, Any]) -> Instance:
-    """Data of a quadratic with Q = O diag((1 - s_i^2) / (1 + s_i^2)) O', convex or not."""
+    """Data of a quadratic with Q = O diag((1 - s_i^2) / (1 + s_i^2)) O', convex or not.
+
+    The counterexamples below belong to losses that are no quadratics: a search among these instances, or from
+    free data (which hardly ever belong to a smooth loss), does not reach them.
+    """
     m = d["draws"] * d["r"]
     basis, spectrum = k.skew_orth(t.O), k.zeros(m, m)
     for i in range(m):
