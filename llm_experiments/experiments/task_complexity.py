@@ -113,7 +113,7 @@ ROW = Row(
     predictions=PREDICTIONS,
     designs={
         "smoke": Design(METHODS, 1, 10, options={"texts": 12, "topics": 2}),
-        "cpu": Design(METHODS, 3, 900, "film reviews, news topics, sums", {"texts": 320, "topics": 50}),
+        "cpu": Design(METHODS, 2, 650, "film reviews, news topics, sums", {"texts": 320, "topics": 50}),
         "gpu": Design(METHODS, 3, 900, "film reviews, news topics, sums", {"texts": 640, "topics": 100}),
     },
     run=run,
