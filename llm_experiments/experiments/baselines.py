@@ -170,8 +170,8 @@ ROW = Row(
     predictions=PREDICTIONS,
     designs={
         "smoke": Design(("full", "lora", "s2ft_r", "lisa", "galore", "cla"), 1, 10, options={"ranked": 1}),
-        "cpu": Design(METHODS, 3, 2150, "1 seed for methods without a prediction; trainings of ood_forgetting and "
-                      "variants_quality are used", {"ranked": 3}),
+        "cpu": Design(METHODS, 2, 1800, "1 seed for methods without a prediction; trainings of ood_forgetting and "
+                      "variants_quality are used", {"ranked": 2}),
         "gpu": Design(METHODS, 3, 2400, "1 seed for methods without a prediction", {"ranked": 3}),
     },
     run=run,
