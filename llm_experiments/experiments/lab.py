@@ -86,6 +86,10 @@ class Lab:
         bed = self.tier.bed(name)
         return replace(bed, common={**bed.common, **self.changes}) if self.changes else bed
 
+    def _named(self, name: str) -> str:
+        """The name under which a bed's rates are kept: `main` where the tier has no bed of its own."""
+        return name if name in self.tier.beds else "main"
+
     # --- trials ----------------------------------------------------------------------------------
 
     def results(self, trials: Sequence[Trial], what: str = "") -> list[Result]:
@@ -153,7 +157,7 @@ class Lab:
             methods: names; see `rate_method`.
             changes: settings that differ from the bed's; a choice holds for its budget.
         """
-        wanted = {method: rate_method(method) for method in methods}
+        bed, wanted = self._named(bed), {method: rate_method(method) for method in methods}
         budget = str(changes.get("budget", self.bed(bed).budget))
         trials: dict[str, list[Trial]] = {}
         for method in dict.fromkeys(wanted.values()):
@@ -196,7 +200,8 @@ class Lab:
         """Settings of one run at the chosen rate (`choose_rates` first)."""
         place = self.bed(bed).settings(method, **changes)
         budgets = (place.budget, self.bed(bed).budget)
-        of = next((r for b in budgets if (r := self.rates.get((bed, rate_method(method), b)))), None)
+        name = self._named(bed)
+        of = next((r for b in budgets if (r := self.rates.get((name, rate_method(method), b)))), None)
         return place if of is None or "lr" in changes else replace(place, lr=of["chosen"])
 
     def trial(self, bed: str, method: str, *, probes: tuple[str, ...] = (), **changes: Any) -> Trial:
