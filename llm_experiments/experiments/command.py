@@ -96,7 +96,7 @@ def complete(sheet: Sheet, lab: Lab) -> Record:
     body = sheet.body()
     used = [result for result in lab.used.values() if result.failure is None]
     if lab.rates:
-        title = "Learning rates: validation loss in nats; taken is the smallest within one standard error of the lowest"
+        title = "Learning rates: validation loss in nats; the default unless another is better by a standard error"
         body["tables"][title] = [{**rate, "chosen": f"{rate['chosen']:g}"} for rate in lab.rates.values()]
         body["design"]["rate_grid"] = [f"{factor:g} of the method's default" for factor in RATE_FACTORS]
     refused = {r.trial.settings.method: r.failure for r in lab.used.values() if r.failure}

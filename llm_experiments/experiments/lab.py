@@ -148,9 +148,8 @@ class Lab:
     def choose_rates(self, bed: str, methods: Iterable[str], **changes: Any) -> dict[str, float]:
         """The rate of each method, on the same small grid for all, by one short training a rate.
 
-        The smallest rate is taken whose validation loss is within one standard error (paired over items) of the
-        lowest: a few hundred items do not tell rates apart that are nearer, and of equal rates the larger one may
-        diverge in a longer training.
+        The method's default is taken unless another rate has a validation loss lower by more than one standard error
+        (paired over items): a few hundred items do not tell rates apart that are nearer.
 
         Args:
             bed: name of the test bed.
@@ -166,8 +165,9 @@ class Lab:
         chosen = {}
         for method, grid in trials.items():
             losses = {trial.settings.lr: _validation(trial) for trial in grid}
-            best = smallest_good_rate(losses)
             rates = [trial.settings.lr for trial in grid]
+            default = rates[RATE_FACTORS.index(1.0)]
+            best = better_than_default(losses, default)
             self.rates[(bed, method, budget)] = {
                 "bed": bed,
                 "method": method,
@@ -176,8 +176,8 @@ class Lab:
                     f"loss at {factor:g} x": None if each is None else float(each.mean())
                     for factor, each in zip(RATE_FACTORS, losses.values(), strict=True)
                 },
-                "default rate": rates[RATE_FACTORS.index(1.0)],
-                "chosen": best or rates[RATE_FACTORS.index(1.0)],
+                "default rate": default,
+                "chosen": best,
                 "at the edge": best in (rates[0], rates[-1]),
             }
             chosen[method] = self.rates[(bed, method, budget)]["chosen"]
@@ -221,23 +221,22 @@ def _validation(trial: Trial) -> np.ndarray | None:
     return each["answer_nats"] / each["answer_tokens"].mean()
 
 
-def smallest_good_rate(losses: Mapping[float, np.ndarray | None]) -> float | None:
-    """The smallest rate within one paired standard error of the lowest mean loss; None if all failed.
+def better_than_default(losses: Mapping[float, np.ndarray | None], default: float) -> float:
+    """The rate of lowest mean loss, or the default where the two differ by at most one paired standard error.
 
     Args:
-        losses: rate -> loss of every validation item, the same items for all.
+        losses: rate -> loss of every validation item, the same items for all; None for a training that failed.
+        default: one of the rates; returned, too, if all trainings failed.
     """
-    usable = {
-        rate: each for rate, each in sorted(losses.items()) if each is not None and np.isfinite(each).all()
-    }
+    usable = {rate: each for rate, each in losses.items() if each is not None and np.isfinite(each).all()}
     if not usable:
-        return None
-    best = min(usable.values(), key=lambda each: float(each.mean()))
-    for rate, each in usable.items():
-        apart = each - best
-        if float(apart.mean()) <= float(apart.std(ddof=1)) / math.sqrt(len(apart)):
-            return rate
-    return None
+        return default
+    best = min(usable, key=lambda rate: float(usable[rate].mean()))
+    if default not in usable or best == default:
+        return best
+    apart = usable[default] - usable[best]
+    told = float(apart.mean()) > float(apart.std(ddof=1)) / math.sqrt(len(apart))
+    return best if told else default
 
 
 @contextmanager

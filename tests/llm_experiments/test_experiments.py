@@ -11,7 +11,7 @@ import pytest
 from llm_experiments import experiments
 from llm_experiments.__main__ import main
 from llm_experiments.errors import UserError
-from llm_experiments.experiments.lab import Lab, smallest_good_rate
+from llm_experiments.experiments.lab import Lab, better_than_default
 from llm_experiments.experiments.ood_forgetting import at_loss
 from llm_experiments.experiments.row import Design, Prediction, Row, Sheet
 from llm_experiments.experiments.statistics import (
@@ -104,14 +104,14 @@ def test_rates_are_chosen_by_validation_loss_on_one_grid(folders):
     assert lab.settings("main", "lora").lr == row["chosen"]
 
 
-def test_of_rates_that_items_cannot_tell_apart_the_smallest_is_taken():
+def test_the_default_rate_stays_unless_validation_tells_another_one_apart():
     rng = np.random.default_rng(3)
-    low = rng.normal(1.0, 0.5, 300)
-    same = low - 0.001 + 0.1 * rng.normal(size=300)
-    assert smallest_good_rate({1e-3: low, 4e-3: same}) == 1e-3
-    assert smallest_good_rate({1e-3: low, 4e-3: low - 0.2}) == 4e-3, "a clear gain is taken"
-    assert smallest_good_rate({1e-3: None, 4e-3: low}) == 4e-3, "a rate that diverged is not"
-    assert smallest_good_rate({1e-3: None}) is None
+    default = rng.normal(1.0, 0.5, 300)
+    same = default - 0.001 + 0.1 * rng.normal(size=300)
+    assert better_than_default({1e-3: same, 4e-3: default}, 4e-3) == 4e-3
+    assert better_than_default({1e-3: default - 0.2, 4e-3: default}, 4e-3) == 1e-3, "a clear gain is taken"
+    assert better_than_default({1e-3: same, 4e-3: None}, 4e-3) == 1e-3, "a default that diverged is not kept"
+    assert better_than_default({1e-3: None, 4e-3: None}, 4e-3) == 4e-3
 
 
 # --- judging ---------------------------------------------------------------------------------------
