@@ -25,10 +25,10 @@ PREDICTIONS = (
     Prediction("order", "tasks ordered by the gradient's directions above noise are ordered by the gap of LoRA to full "
                "tuning", f"{PAPER}; peft_vs_fft/thm_3_critical_rank", 0, ("peft_vs_fft/thm_3_critical_rank",)),
     Prediction("gap", "LoRA ends behind full tuning in training loss, averaged over the tasks",
-               "peft_vs_fft/thm_1_function_space: its functions are a strict subset", +1, ("peft_vs_fft/thm_1_function_space",),
+               "peft_vs_fft/thm_1_function_space: its functions are a strict subset", +1,
+               ("peft_vs_fft/thm_1_function_space",),
                about="training loss, LoRA - full, mean of tasks"),
-    Prediction("signal", "the gradient of every task has more directions above noise than with shuffled labels as "
-               "the task", "control", 0),
+    Prediction("signal", "the gradient of every task has directions above the noise of half splits", "control", 0),
 )  # fmt: skip
 
 
