@@ -39,8 +39,7 @@ def run(lab: Lab, sheet: Sheet) -> None:
     seeds = sheet.design.seeds
     lab.choose_rates("text", METHODS)
     trials = {m: [text_trial(lab, m, seed) for seed in range(seeds)] for m in METHODS}
-    for m in METHODS:
-        lab.results(trials[m], m)
+    found = {m: lab.results(trials[m], m) for m in METHODS}
     probes = {m: lab.probes(trials[m], "edits") for m in METHODS}
     losses = {m: _each(trials[m]) for m in METHODS}
 
@@ -62,7 +61,10 @@ def run(lab: Lab, sheet: Sheet) -> None:
 
     rows = []
     for m in METHODS:
-        row = {"method": m}
+        row = {
+            "method": m,
+            "training loss": shown([r.measure("train", lab.bed("text").loss) for r in found[m]]),
+        }
         for name in ("clean", *EDITS):
             row[f"accuracy {name}"] = shown([found[name]["accuracy"] for found in probes[m]])
         for name in EDITS:
@@ -70,6 +72,7 @@ def run(lab: Lab, sheet: Sheet) -> None:
         rows.append(row)
     sheet.table("Edited test texts (mean ± 95% over seeds)", rows)
     sheet.figures.append(_figure(losses))
+    sheet.note("A model that has learned less has less to lose: read the rises beside the training losses.")
     first = probes["full"][0]
     for name in EDITS:
         sheet.note(f"{name}: {first[name]['n']} edits a text, {first[name]['untouched']} texts could not take any, all "
