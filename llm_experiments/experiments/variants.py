@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from llm_experiments.experiments.lab import Lab
+from llm_experiments.experiments.lab import Lab, rate_method
 from llm_experiments.experiments.ood_forgetting import at_loss, item_losses, shifted
 from llm_experiments.experiments.row import Sheet
 from llm_experiments.experiments.statistics import Contrast, contrast
@@ -122,7 +122,8 @@ def spread(values: Sequence[float]) -> float:
 
 def edges(lab: Lab, methods: Sequence[str]) -> list[str]:
     """Methods whose chosen rate is at the edge of the grid: a wider one might do better by them."""
-    return [m for m in methods if lab.rates.get(("main", m, lab.bed().budget), {}).get("at the edge")]
+    at = {row["method"] for row in lab.rates.values() if row["bed"] == "main" and row["at the edge"]}
+    return [m for m in methods if rate_method(m) in at]
 
 
 def edge_note(lab: Lab, methods: Sequence[str]) -> str:

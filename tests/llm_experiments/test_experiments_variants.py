@@ -12,7 +12,7 @@ from llm_experiments.experiments.ablations import FACTORS, best, trend, usable
 from llm_experiments.experiments.generalization_gap import ordered
 from llm_experiments.experiments.intruders import correlation
 from llm_experiments.experiments.loss_landscape import mean_rise
-from llm_experiments.experiments.variants import METHODS, PAIRS, PRINTED, at_equal_loss, spread
+from llm_experiments.experiments.variants import METHODS, PAIRS, PRINTED, at_equal_loss, edges, spread
 from llm_experiments.probes import full_gradient, intruder_sweep, pooled
 from llm_experiments.probes.effective import effective_weights
 from llm_experiments.probes.intruders import intruders
@@ -150,3 +150,15 @@ def test_curvature_is_that_of_the_training_loss():
     found = pooled.Curvature(trained("cla"), None).measure()
     assert found["examples"] == 12 and found["top"] > 0
     assert found["residual"] < found["top"]
+
+
+def test_rates_at_the_edge_are_named():
+    class Chosen:
+        rates = {
+            ("main", "lora", "1.4%"): {"bed": "main", "method": "lora", "at the edge": True},
+            ("main", "s2ft_r", "1.4%"): {"bed": "main", "method": "s2ft_r", "at the edge": True},
+            ("main", "full", "1.4%"): {"bed": "main", "method": "full", "at the edge": False},
+            ("topics", "cla", "1.4%"): {"bed": "topics", "method": "cla", "at the edge": True},
+        }
+
+    assert edges(Chosen(), ["full", "lora", "cla", "s2ft_w_large"]) == ["lora", "s2ft_w_large"]
