@@ -134,7 +134,7 @@ ROW = Row(
     predictions=PREDICTIONS,
     designs={
         "smoke": Design(METHODS, 2, 10, options={"sizes": (2, 3)}),
-        "cpu": Design(METHODS, 6, 560, "5, 10, 20 and 50 examples a class", {"sizes": (5, 10, 20, 50)}),
+        "cpu": Design(METHODS, 5, 470, "5, 10, 20 and 50 examples a class", {"sizes": (5, 10, 20, 50)}),
         "gpu": Design(
             METHODS,
             5,
