@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from llm_experiments import models
-from llm_experiments.experiments.lab import Lab, smallest_good_rate
+from llm_experiments.experiments.lab import Lab, better_than_default
 from llm_experiments.experiments.ood_forgetting import item_losses
 from llm_experiments.experiments.quality import better, lower_loss
 from llm_experiments.experiments.row import Design, Prediction, Row, Sheet
@@ -102,8 +102,8 @@ def run(lab: Lab, sheet: Sheet) -> None:
         rows.append(row)
     sheet.table("One component at a time (mean ± 95% over seeds)", rows)
     sheet.table(
-        "Rates of the components: losses in nats after a short training; taken is the smallest rate whose validation loss "
-        "is within one standard error of the lowest",
+        "Rates of the components: losses in nats after a short training; the default is taken unless another validation "
+        "loss is lower by a standard error",
         list(rates.values()),
     )
     sheet.figures.append(_figure(found, bed))
@@ -126,7 +126,7 @@ def _rate(lab: Lab, bed: Bed, name: str, options: dict[str, Any]) -> dict[str, A
         trial.settings.lr: None if result.failure else item_losses([result], "validation")[0]
         for trial, result in zip(trials, results, strict=True)
     }
-    best = smallest_good_rate(losses) or default
+    best = better_than_default(losses, default)
     edge = best in (trials[0].settings.lr, trials[-1].settings.lr)
     grid: dict[str, Any] = {"component": name}
     for (rate, each), result in zip(losses.items(), results, strict=True):
