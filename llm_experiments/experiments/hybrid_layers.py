@@ -83,6 +83,10 @@ def run(lab: Lab, sheet: Sheet) -> None:
         "A hybrid has one learning rate for the full block and for what trains below it, chosen with S2FT below from "
         "the grid around full tuning's default: its lower part moves less than LoRA or S2FT alone."
     )
+    sheet.note(
+        "A model that learned less is less sure of itself and loses less by the edits: read the rises beside the "
+        "training losses."
+    )
 
 
 def _losses(trials: Sequence[Trial], attacks: Sequence[str]) -> np.ndarray:
