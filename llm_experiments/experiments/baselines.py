@@ -14,6 +14,7 @@ import numpy as np
 from llm_experiments import metrics
 from llm_experiments.experiments.lab import Lab
 from llm_experiments.experiments.ood_forgetting import item_losses, main_trial
+from llm_experiments.experiments.probing import Shifted
 from llm_experiments.experiments.quality import better
 from llm_experiments.experiments.row import Design, Prediction, Row, Sheet
 from llm_experiments.experiments.statistics import shown
@@ -112,7 +113,7 @@ def _row(method: str, results: Sequence[Result], bed: Bed, later: Mapping[str, M
     if method in later["shifted"]:
         moved = [np.mean([later["shifted"][method][s][bed.quality] for s in bed.shifted])]
     else:
-        moved = [np.mean([r.measure(s, bed.quality) for s in bed.shifted]) for r in results]
+        moved = [np.mean([_first(r, s, bed, bed.quality) for s in bed.shifted]) for r in results]
     return {
         "method": method,
         "seeds": len(results),
@@ -127,8 +128,8 @@ def _row(method: str, results: Sequence[Result], bed: Bed, later: Mapping[str, M
 
 
 def _first(result: Result, split: str, bed: Bed, name: str) -> float:
-    """A measure over the first items of a split, as many as the bed looks at: some trainings looked at more."""
-    count = bed.common["final_items"]
+    """A measure over the first items of a split: some trainings looked at more than others."""
+    count = min(bed.common["final_items"], Shifted.ITEMS)
     if name == bed.loss:
         return float(item_losses([result], split)[0, :count].mean())
     each = {key: values[:count] for key, values in result.each(f"split/{split}").items()}
