@@ -89,10 +89,11 @@ def run(lab: Lab, sheet: Sheet) -> None:
         sheet.table("Methods that the model or the budget refused, or that diverged",
                     [{"method": m, "why": why} for m, why in refused.items()])  # fmt: skip
     sheet.figures.append(_figure(rows, bed))
-    sheet.note("Methods of a fixed size ignore the budget; the column `trains` says what they train. The chain of "
-               "rates is the same for all: 1/4, 1 and 4 times the method's default.")  # fmt: skip
-    sheet.note("Rows with one seed complete the table at the method's default rate; nothing is concluded from them. The eight selections of S2FT by "
-               "a score are in `selection_strategies`.")  # fmt: skip
+    sheet.note("Methods of a fixed size ignore the budget; the column `trains` says what they train.")
+    sheet.note(
+        "Rows with one seed complete the table; nothing is concluded from them. Those that no other row trains are "
+        "at the method's default rate. The eight selections of S2FT by a score are in `selection_strategies`."
+    )
 
 
 def _trials(lab: Lab, method: str, seeds: int) -> list[Trial]:
