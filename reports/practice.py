@@ -66,9 +66,14 @@ def _predictions(records: dict[str, Record], claims: dict[str, Record]) -> list[
 
 
 def _calibration(records: dict[str, Record], claims: dict[str, Record]) -> list[Record]:
-    """Return for every claim that was put to models: its verdicts, and how its predictions fared."""
+    """Return for every claim that was put to models: its verdicts, and how its predictions fared.
+
+    An experiment that measures assumptions says whether theorems apply, not whether they are right.
+    """
     counted: dict[str, dict[str, int]] = {}
     for record in records.values():
+        if record.get("assumptions"):
+            continue
         for score in record.get("predictions", []):
             for claim in score["claims"]:
                 counted.setdefault(claim, dict.fromkeys(OUTCOMES, 0))[score["outcome"]] += 1
