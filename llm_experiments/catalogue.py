@@ -37,7 +37,10 @@ def catalogue() -> dict[str, list[dict[str, Any]]]:
                 "name": task.name,
                 "kind": task.kind,
                 "summary": task.summary,
-                "prepared": all(map(assets.is_present, task.assets)),
+                "use": "evaluation only" if task.evaluation_only else "training",
+                "prepared": all(map(assets.is_present, task.assets))
+                and not (task.missing and task.missing()),
+                "optional": task.optional,
             }
             for task in TASKS.values()
         ],
@@ -66,7 +69,7 @@ def command(
     console = Console()
     columns = {
         "methods": ("name", "trains", "schedule", "mergeable"),
-        "tasks": ("name", "kind", "summary", "prepared"),
+        "tasks": ("name", "kind", "summary", "use", "prepared"),
         "models": ("name", "kind", "label", "prepared"),
     }
     for part, fields in columns.items():
@@ -77,7 +80,10 @@ def command(
             table.add_row(*(_cell(row[field]) for field in fields))
         console.print(table)
         console.print()
-    if not all(row["prepared"] for part in ("tasks", "models") for row in found[part]):
+    waiting = [row for part in ("tasks", "models") for row in found[part] if not row["prepared"]]
+    if any(row.get("optional") for row in waiting):
+        console.print("Optional tasks are prepared by name: `python -m llm_experiments prepare --only NAME`.")
+    if not all(row.get("optional") for row in waiting):
         console.print("Not prepared yet: run `python -m llm_experiments prepare` (or with --only NAME).")
 
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from itertools import accumulate
 
 import torch
 
@@ -35,15 +36,22 @@ class Example:
 
     Attributes:
         text: what fills `{text}` in the prompt.
-        label: index of the class, for classification.
+        label: index of the class, for classification; of the right option, where there are options.
         answer: the text to be produced, for completion.
         score: human judgement on a real scale, where there is one.
+        options: the answers to choose from, for multiple choice.
     """
 
     text: str
     label: int | None = None
     answer: str | None = None
     score: float | None = None
+    options: tuple[str, ...] = ()
+
+    @classmethod
+    def choice(cls, text: str, options: tuple[str, ...], right: int) -> Example:
+        """A question with options; the right one is the answer to be produced."""
+        return cls(text, label=right, answer=options[right], options=options)
 
     @cached_property
     def uid(self) -> str:
@@ -66,9 +74,13 @@ class Task:
         labels: names of the classes; empty for completion.
         decoding: how a decoder's output is read (a key of `learner.DECODING`).
         assets: fetched packages that it needs.
-        train_size: default number of training examples (of each class where `per_class`).
+        train_size: default number of training examples (of each class where `per_class`); 0: the task is for
+            evaluation only, the trainer takes no step on it.
         max_length: default cut, in tokens.
-        make: (seed, train_size) -> splits; "train" and "validation" always, then test sets by name.
+        make: (seed, train_size) -> splits; "train" and "validation" if there is training, then test sets by name.
+        source: where the examples come from if no asset is behind them.
+        missing: what a person has to install first, in one line; None where nothing has to be.
+        canary: the sentence by which the data asks to be kept out of training; it goes into records and caches.
     """
 
     name: str
@@ -81,6 +93,19 @@ class Task:
     make: Callable[[int, int], Splits] = field(repr=False)
     labels: tuple[str, ...] = ()
     per_class: bool = False
+    source: str = "generated"
+    missing: Callable[[], str | None] | None = field(default=None, repr=False)
+    canary: Callable[[], str] | None = field(default=None, repr=False)
+
+    @property
+    def evaluation_only(self) -> bool:
+        """Whether its examples must never be trained on."""
+        return self.train_size == 0
+
+    @property
+    def optional(self) -> bool:
+        """Whether its data is only there if somebody asks for it: large, or from outside the packages."""
+        return self.evaluation_only or self.missing is not None
 
     @property
     def kind(self) -> str:
@@ -90,7 +115,11 @@ class Task:
     def splits(self, seed: int = 0, train_size: int | None = None) -> Splits:
         """The examples of every split; the training split has `train_size` of them (of each class)."""
         size = self.train_size if train_size is None else train_size
-        if size < 1:
+        if self.evaluation_only:
+            if size:
+                message = f"task {self.name} is for evaluation only and has no training examples; got train_size {size}"
+                raise DataError(message)
+        elif size < 1:
             message = f"train_size must be at least 1; got {size}"
             raise DataError(message)
         return self.make(seed, size)
@@ -131,7 +160,9 @@ def digest(splits: Splits) -> str:
     total = hashlib.sha256()
     for name, examples in sorted(splits.items()):
         for example in examples:
-            line = (name, example.uid, example.label, example.answer, example.score)
+            line: tuple[object, ...] = (name, example.uid, example.label, example.answer, example.score)
+            if example.options:
+                line += (example.options,)
             total.update(repr(line).encode("utf-8"))
     return total.hexdigest()
 
@@ -157,13 +188,17 @@ def batch_indices(seed: int, step: int, count: int, batch: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Item:
-    """One example as the model reads it: ids, where the answer starts (its length if there is none)."""
+    """One example as the model reads it: ids, where the answer starts (its length if there is none).
+
+    `options` says how many answers there are to choose from.
+    """
 
     ids: tuple[int, ...]
     answer_start: int
     label: int | None
     score: float | None
     answer: str | None
+    options: int = 0
 
 
 @dataclass(frozen=True)
@@ -243,7 +278,11 @@ class Encoding:
         if excess > 0:
             ids = self._shortened(example, excess)
         label, score = example.label, example.score
-        return Item((*ids, *answer), len(ids), label, score, example.answer)
+        return Item((*ids, *answer), len(ids), label, score, example.answer, len(example.options))
+
+    def option_items(self, example: Example) -> list[Item]:
+        """The example with each of its options as the answer, in order."""
+        return [self.item(replace(example, answer=option, options=())) for option in example.options]
 
     def _shortened(self, example: Example, excess: int) -> list[int]:
         """The prompt with the end of a long text cut off; arithmetic is never cut."""
@@ -306,10 +345,22 @@ def collate(
 
 @dataclass
 class Split:
-    """Encoded examples of one split, with their cached states where the lower layers are cached."""
+    """Encoded examples of one split, with their cached states where the lower layers are cached.
+
+    For multiple choice, `options` holds the options of all examples, one after the other.
+    """
 
     items: list[Item]
     states: States | None = None
+    options: Split | None = None
+
+    @cached_property
+    def _first_option(self) -> list[int]:
+        return [0, *accumulate(item.options for item in self.items)]
+
+    def option_rows(self, index: int) -> range:
+        """Where the options of one example stand in `options`."""
+        return range(self._first_option[index], self._first_option[index + 1])
 
     def batch(self, indices: Sequence[int], kind: str, pad_id: int, device: torch.device) -> Batch:
         """The batch of these examples, in this order."""

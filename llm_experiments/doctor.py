@@ -110,20 +110,27 @@ def prepared() -> Iterator[Finding]:
     """Models and data, and what only Debian packages carry."""
     from llm_experiments.models import MODELS
     from llm_experiments.prepare import needs
+    from llm_experiments.tasks import TASKS
 
     for name, packages in needs().items():
+        if name in TASKS and TASKS[name].optional:
+            continue
         missing = not all(map(assets.is_present, packages))
         if name in MODELS:
             missing = MODELS[name].missing() is not None
         command = f"python -m llm_experiments prepare --only {name}" if missing else ""
         yield Finding(name, NOTE if missing else GOOD, "not prepared" if missing else "prepared", command)
+    there = assets.is_present("bigbench")
+    words = "prepared" if there else "optional, not prepared (tasks for evaluation only, 358 MB)"
+    command = "" if there else "python -m llm_experiments prepare --only mathqa"
+    yield Finding("bigbench", GOOD if there else NOTE, words, command)
+    thesaurus = Path("/usr/share/mythes/th_en_US_v2.dat").is_file()
     optional = {
-        "wordnet": ("/usr/share/wordnet/data.noun", "wordnet-base"),
-        "thesaurus": ("/usr/share/mythes/th_en_US_v2.dat", "mythes-en-us"),
+        "wordnet": (TASKS["wordnet"].missing() is None, "wordnet-base", "task wordnet"),
+        "thesaurus": (thesaurus, "mythes-en-us", "list of synonyms"),
     }
-    for name, (path, package) in optional.items():
-        there = Path(path).is_file()
-        words = "installed" if there else "optional, not installed (lists of synonyms)"
+    for name, (there, package, use) in optional.items():
+        words = "installed" if there else f"optional, not installed ({use})"
         yield Finding(name, GOOD if there else NOTE, words, "" if there else f"apt-get install {package}")
 
 

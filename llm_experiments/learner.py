@@ -23,6 +23,7 @@ DECODING = {
     "class_scores": "most probable class of a linear head on mean-pooled states",
     "label_token": "most probable label, by the first token in which the labels differ",
     "whole_answer": "greedy, the whole answer with its end token (teacher forcing gives the same verdict)",
+    "best_option": "most probable of the example's options, by mean log-probability of its tokens and the end token",
     "last_number": "greedy, at most {limit} tokens; the last number in the completion",
 }
 
@@ -128,6 +129,8 @@ class Learner:
         return Predictions(self._measure(each, split.items[: len(order)]), each)
 
     def _outputs(self, split: Split, indices: list[int]) -> dict[str, np.ndarray]:
+        if self.encoding.task.decoding == "best_option":
+            return self._best_options(split, indices)
         batch = self.batch(split, indices)
         scores, targets, example = self.scores(batch)
         if self.head is not None:
@@ -146,6 +149,27 @@ class Learner:
         if self.encoding.task.decoding == "whole_answer":
             return {**outputs, "exact": _numpy(total(wrong) == 0)}
         return {**outputs, "exact": np.array(self._generated(batch))}
+
+    def _best_options(self, split: Split, indices: list[int]) -> dict[str, np.ndarray]:
+        """Loss of the right option, and whether no other is more probable a token."""
+        rows = [row for index in indices for row in split.option_rows(index)]
+        nats, tokens = [], []
+        for begin in range(0, len(rows), len(indices)):  # no more sequences at a time than examples
+            batch = self.batch(split.options, rows[begin : begin + len(indices)])
+            scores, targets, example = self.scores(batch)
+            each = functional.cross_entropy(scores, targets, reduction="none")
+            counts = torch.bincount(example, minlength=len(batch.items))
+            nats.append(_numpy(torch.zeros(len(counts), device=each.device).index_add(0, example, each)))
+            tokens.append(_numpy(counts))
+        all_nats, all_tokens = np.concatenate(nats), np.concatenate(tokens)
+        right, exact, begin = [], [], 0
+        for index in indices:
+            item = split.items[index]
+            own = slice(begin, begin + item.options)
+            right.append(begin + item.label)
+            exact.append(int(np.argmin(all_nats[own] / all_tokens[own])) == item.label)
+            begin += item.options
+        return {"answer_nats": all_nats[right], "answer_tokens": all_tokens[right], "exact": np.array(exact)}
 
     def _generated(self, batch: Batch) -> list[bool]:
         """Whether the last number of each greedy completion is the last number of the answer."""
@@ -179,7 +203,10 @@ class Learner:
 
     def _measure(self, each: dict[str, np.ndarray], items: list[Item]) -> dict[str, float | None]:
         if "log_probs" not in each:
-            return metrics.completion(each["answer_nats"], each["answer_tokens"], each["exact"])
+            measured = metrics.completion(each["answer_nats"], each["answer_tokens"], each["exact"])
+            if self.encoding.task.decoding == "best_option":
+                return {"accuracy": measured.pop("exact_match"), **measured}
+            return measured
         labels = np.array([item.label for item in items])
         scored = items and items[0].score is not None
         scores = np.array([item.score for item in items]) if scored else None

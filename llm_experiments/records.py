@@ -47,7 +47,8 @@ def record(run: Run, curve: Sequence[Record], evaluations: Sequence[Record], fin
         },
         "data": {
             "task": task.name,
-            "sources": [assets.fingerprint(name) for name in task.assets] or ["generated"],
+            "sources": [assets.fingerprint(name) for name in task.assets] or [task.source],
+            **({"canary": task.canary()} if task.canary else {}),
             "digest": run.data_digest,
             "examples": {name: len(split.items) for name, split in run.splits.items()},
             "max_length": run.encoding.max_length,

@@ -24,9 +24,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from llm_experiments import checkpoint, data, methods, models, records
-from llm_experiments.data import Batch, Encoding, Example, Split
+from llm_experiments.data import Batch, Encoding, Example, Item, Split, Task
 from llm_experiments.learner import Learner, Predictions, probe_head, random_head
-from llm_experiments.lower import LowerHalf, layers_of
+from llm_experiments.lower import LowerHalf, States, layers_of
 from llm_experiments.settings import SettingError, Settings
 from llm_experiments.tasks import TASKS
 
@@ -123,6 +123,12 @@ class Run:
         self.device = torch.device(settings.device)
         self.task = TASKS[settings.task]
         self.method = methods.get(settings.method)
+        if self.task.evaluation_only and (settings.steps or self.method.calibrated):
+            message = (
+                f"task {self.task.name} is for evaluation only, nothing may be tuned on it; set steps to 0 and take a "
+                f"method that looks at no examples; got {settings.method} with {settings.steps} steps"
+            )
+            raise SettingError(message)
         self.budget = parse_budget(settings.budget)
 
         say(f"loading {settings.model} and {settings.task}")
@@ -200,19 +206,58 @@ class Run:
                 splits[name] = self.split(examples if name == "train" or not most else examples[:most])
         return splits
 
-    def split(self, examples: Sequence[Example], max_length: int = 0) -> Split:
+    def split(
+        self, examples: Sequence[Example], max_length: int = 0, encoding: Encoding | None = None
+    ) -> Split:
         """Examples as the prepared run reads them: ids, and the states of the frozen layers where they are cached.
 
         Args:
-            examples: of the run's task.
+            examples: of the run's task, or of the task of `encoding`.
             max_length: longest sequence in tokens; 0: as in training.
+            encoding: of another task.
         """
-        encoding = replace(self.encoding, max_length=max_length) if max_length else self.encoding
+        encoding = encoding or self.encoding
+        encoding = replace(encoding, max_length=max_length) if max_length else encoding
         split = Split([encoding.item(example) for example in examples])
-        if self._lower is not None:
-            pad, cache = self.loaded.tokenizer.pad_id, models.cache_folder("states")
-            split.states = self._lower.states([list(item.ids) for item in split.items], pad, cache)
+        if encoding.task.decoding == "best_option":
+            choices = [item for example in examples for item in encoding.option_items(example)]
+            split.options = Split(choices, self._states(choices, encoding.task))
+        split.states = self._states(split.items, encoding.task)
         return split
+
+    def _states(self, items: Sequence[Item], task: Task) -> States | None:
+        """What the frozen layers make of these items; None where nothing is cached."""
+        if self._lower is None:
+            return None
+        cache = models.cache_folder("states")
+        if task.canary is not None:
+            cache /= task.name
+            cache.mkdir(parents=True, exist_ok=True)
+            (cache / "canary.txt").write_text(task.canary() + "\n", encoding="utf-8")
+        return self._lower.states([list(item.ids) for item in items], self.loaded.tokenizer.pad_id, cache)
+
+    def transfer(self, name: str, limit: int | None = None) -> Evaluation:
+        """Predictions of the tuned decoder on the test sets of another task, read and judged as that task says.
+
+        Args:
+            name: of the other task.
+            limit: examples of each test set; None: all.
+
+        Raises:
+            UserError: the model is an encoder, whose head knows the run's own classes alone.
+        """
+        if self.loaded.kind == "encoder":
+            message = (
+                f"transfer needs a decoder such as smollm2; the head of {self.settings.model} knows one task"
+            )
+            raise SettingError(message)
+        task = TASKS[name]
+        encoding = Encoding(task, self.loaded.tokenizer, self.loaded.kind, task.max_length)
+        autocast = self.settings.precision == "bf16-mixed"
+        learner = Learner(self.learner.network, encoding, None, self.device, autocast)
+        tests = {n: e for n, e in task.splits(self.settings.seed).items() if n not in ("train", "validation")}
+        found = {n: learner.predict(self.split(e[:limit], encoding=encoding)) for n, e in tests.items()}
+        return Evaluation(self.settings.steps, found)
 
     def _wanted(self) -> set[str]:
         """The splits that are encoded: those asked for, and always the training split."""
@@ -221,7 +266,7 @@ class Run:
         if unknown:
             message = f"splits must be among {', '.join(self.examples)}; got {unknown[0]!r}"
             raise SettingError(message)
-        return asked | {"train"}
+        return asked if self.task.evaluation_only else asked | {"train"}
 
     def _head(self) -> nn.Linear | None:
         if self.loaded.kind == "decoder":

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from llm_experiments.data import Task
-from llm_experiments.tasks import bbc_fewshot, chain_sum, gsm_symbolic, sentiment
+from llm_experiments.tasks import bbc_fewshot, bigbench, chain_sum, gsm_symbolic, sentiment, wordnet
 
 TASKS: dict[str, Task] = {
-    module.TASK.name: module.TASK for module in (sentiment, bbc_fewshot, chain_sum, gsm_symbolic)
+    task.name: task
+    for task in (
+        sentiment.TASK,
+        bbc_fewshot.TASK,
+        chain_sum.TASK,
+        gsm_symbolic.TASK,
+        wordnet.TASK,
+        *bigbench.TASKS,  # for evaluation only
+    )
 }

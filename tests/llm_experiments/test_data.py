@@ -21,7 +21,7 @@ NEEDED = {
 }
 
 
-@pytest.fixture(params=list(TASKS))
+@pytest.fixture(params=list(NEEDED))
 def task(request):
     if NEEDED[request.param]:
         assets.fetch(NEEDED[request.param])
