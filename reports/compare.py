@@ -51,8 +51,9 @@ def compare_records(before: Record, after: Record, measured: bool = False) -> li
     Args:
         before: one record, for example the committed one.
         after: the other one.
-        measured: True for experiments and benchmarks, whose floats and machines differ from one processor to
-            the next: there floats and the field `environment` are information.
+        measured: True for experiments and benchmarks, whose numbers and machines differ from one processor to the
+            next. There floats, and the parts that show them as text, are information; outcomes of predictions must
+            agree, and a scored mean must lie within the interval over seeds of the first record.
     """
     skipped = ("key", "digest")
     found: list[Difference] = []
@@ -62,15 +63,40 @@ def compare_records(before: Record, after: Record, measured: bool = False) -> li
         "",
         found,
     )
-    return [replace(difference, information=_is_information(difference, measured)) for difference in found]
+    return [
+        replace(
+            difference,
+            information=_is_information(difference, measured)
+            and not (measured and _outside(difference, before, after)),
+        )
+        for difference in found
+    ]
+
+
+# Parts of an experiment's record that hold measured numbers, some of them as text.
+_MEASURED = re.compile(
+    r"(headline|tables|figures|notes|trainings|protocols|assumptions|environment|machine)\b"
+    r"|predictions\[\d+\]\.(measured|half_width_seeds|interval_items|p_corrected|smallest_effect)\b"
+)
+
+
+def _outside(difference: Difference, before: Record, after: Record) -> bool:
+    """Return whether a difference is a scored mean that left the interval over seeds of the first record."""
+    place = re.fullmatch(r"predictions\[(\d+)\]\.mean", difference.where)
+    if place is None:
+        return False
+    old, new = (record["predictions"][int(place[1])] for record in (before, after))
+    half = old.get("half_width_seeds")
+    return half is not None and abs(new["mean"] - old["mean"]) > half
 
 
 def _is_information(difference: Difference, measured: bool) -> bool:
     """Return whether a difference says only that a search, or a measurement on another machine, went otherwise."""
+    if measured and _MEASURED.match(difference.where):
+        return True
     searched = re.search(r"(^|\.)search(\.|\[|$)", difference.where) is not None
     numeric = difference.where.endswith("tightness.ratio") or measured
-    machine = re.match(r"(environment|machine)\b", difference.where) is not None
-    return searched or difference.residue or (numeric and difference.rounding) or (measured and machine)
+    return searched or difference.residue or (numeric and difference.rounding)
 
 
 _ABSENT = object()

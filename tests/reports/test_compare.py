@@ -82,3 +82,20 @@ def test_floats_of_a_part_marked_sensitive_to_rounding_are_information() -> None
         ("table[0].simulated", True),
         ("table[1].simulated", False),
     ]
+
+
+def _experiment(mean: float, outcome: str, shown: str) -> dict[str, object]:
+    score = {"name": "a", "mean": mean, "half_width_seeds": 0.02, "measured": shown, "outcome": outcome}
+    return {"id": "row/cpu", "headline": shown, "predictions": [score], "tables": {"": [{"loss": shown}]}}
+
+
+def test_an_experiment_may_differ_in_numbers_but_not_in_outcomes_nor_leave_its_interval() -> None:
+    before = _experiment(0.10, "agrees", "+0.1")
+    near = compare_records(before, _experiment(0.11, "agrees", "+0.11"), measured=True)
+    assert near and all(d.information for d in near)
+    far = compare_records(before, _experiment(0.13, "agrees", "+0.13"), measured=True)
+    assert [d.where for d in far if not d.information] == ["predictions[0].mean"]
+    other = compare_records(before, _experiment(0.11, "undecided", "+0.11"), measured=True)
+    assert [d.where for d in other if not d.information] == ["predictions[0].outcome"]
+    fewer = compare_records(before, {**before, "predictions": []}, measured=True)
+    assert any(not d.information for d in fewer)
