@@ -14,7 +14,8 @@ from llm_experiments.experiments.row import Design, Prediction, Row, Sheet
 from llm_experiments.experiments.statistics import items_interval
 from llm_experiments.experiments.trial import Result, Trial
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "ablations", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 500  # with every training that it shares with other rows
 FACTORED, CHAINS = ("lora", "asym_lora"), ("rac_lora", "c3la")
 FACTORS = (0.25, 1.0, 4.0)  # of the default learning rate
 SCALES = (0.25, 1.0, 2.0, 4.0)  # alpha / r

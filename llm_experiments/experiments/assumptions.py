@@ -27,7 +27,8 @@ from llm_experiments.probes.effective import base_weights, effective_weights
 from llm_experiments.recipes.baselines import lora_layers
 from llm_experiments.train import Run
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "assumptions", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 200  # with every training that it shares with other rows
 SHARE = 0.1  # of the channels that a sparse method may train
 
 PREDICTIONS = (

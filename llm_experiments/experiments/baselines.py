@@ -22,7 +22,8 @@ from llm_experiments.experiments.tiers import Bed
 from llm_experiments.experiments.trial import Result, Trial
 from llm_experiments.experiments.variants import variant_trial
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "baselines", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 3500  # with every training that it shares with other rows
 POOL = ("full", "lora", "spft", "s2ft_r")  # trained by ood_forgetting
 VARIANTS = ("cola", "asym_lora", "rac_lora", "lora_plus", "cla", "c3la", "random_cla", "random_c3la")
 RANKED = ("dora", "lisa", "galore", "loreft", "series_adapter", "parallel_adapter", "prefix")

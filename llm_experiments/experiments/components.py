@@ -20,7 +20,8 @@ from llm_experiments.experiments.trial import Result
 from llm_experiments.train import parse_budget
 from llm_experiments.tuners.architectures import block_of, blocks, layers_named, structures
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "components", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 450  # with every training that it shares with other rows
 METHOD = "s2ft_r"
 PAPER = "S2FT, Section 5.4 and Figure 4"
 

@@ -17,7 +17,8 @@ from llm_experiments.experiments.statistics import Contrast, contrast, shown
 from llm_experiments.experiments.trial import Result, Trial
 from llm_experiments.experiments.variants import Found, edge_note, score
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "convergence", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 420  # with every training that it shares with other rows
 METHODS = ("full", "lora", "asym_lora", "rac_lora", "c3la", "peso_lora_r", "peso_lora_t")
 CHAINED = ("rac_lora", "c3la", "peso_lora_r", "peso_lora_t")
 ON_QUADRATIC = ("full", "LoRA", "Asym", "RAC", "c3LA")

@@ -14,7 +14,8 @@ from llm_experiments.experiments.statistics import contrast, shown
 from llm_experiments.experiments.tiers import RATE_FACTORS
 from llm_experiments.experiments.trial import Result
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "delta_histogram", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 1300  # with every training that it shares with other rows
 METHODS = ("full", "lora", "spft", "s2ft_r")
 PARAMETER_EFFICIENT = METHODS[1:]
 PAPER = "PEFT against full fine-tuning"

@@ -13,7 +13,8 @@ from llm_experiments.experiments.row import Design, Prediction, Row, Sheet
 from llm_experiments.experiments.statistics import Contrast, contrast, shown
 from llm_experiments.experiments.trial import Result
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "few_shot", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 400  # with every training that it shares with other rows
 METHODS = ("full", "lora")
 PAPER = "PEFT against full fine-tuning, Figure 2"
 

@@ -24,7 +24,8 @@ from llm_experiments.experiments.tiers import Bed
 from llm_experiments.train import Run
 from llm_experiments.tuners import ClaConfig
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "flops", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 90  # with every training that it shares with other rows
 RANK = 16
 CLAIM, COST = "lora_variants/flops", "s2ft/partial_backprop_cost"
 CLOSE = 1e-3  # relative difference up to which a count and a formula agree

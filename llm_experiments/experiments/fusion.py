@@ -26,7 +26,8 @@ from llm_experiments.probes.effective import Weights, base_weights, effective_we
 from llm_experiments.train import Run
 from llm_experiments.tuners.architectures import block_of, layers_named, structures
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "fusion", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 600  # with every training that it shares with other rows
 METHODS = ("lora", "s2ft_r")
 ARMS = ("LoRA", "S2FT, same channels", "S2FT, disjoint channels")
 BEDS = ("main", "topics")

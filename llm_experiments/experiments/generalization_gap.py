@@ -32,7 +32,8 @@ from llm_experiments.experiments.variants import (
 )
 from theory.lora_variants.printed import table
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "generalization_gap", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 2400  # with every training that it shares with other rows
 PAPER = "LoRA past, present and future"
 LINK = 20  # steps of a link of a chain
 TRAINED = ("lora", "cola")  # both factors train

@@ -17,7 +17,8 @@ from llm_experiments.experiments.row import Design, Prediction, Row, Sheet
 from llm_experiments.experiments.statistics import Contrast, contrast, shown
 from llm_experiments.experiments.trial import Trial
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "hybrid_layers", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 1100  # with every training that it shares with other rows
 BASELINES = ("full", "lora", "s2ft_r")
 HYBRIDS = {"hybrid, LoRA below": "lora", "hybrid, S2FT below": "s2ft"}
 WORDS = {"full": "full", "lora": "LoRA", "s2ft_r": "S2FT"}

@@ -32,7 +32,8 @@ from llm_experiments.experiments.variants import (
 from llm_experiments.probes.intruder_sweep import THRESHOLDS
 from theory.lora_variants.printed import table
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "intruders", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 2500  # with every training that it shares with other rows
 PAPER = "LoRA past, present and future"
 EPS = (0.4, 0.8)  # the paper's thresholds
 HIGH = 0.8

@@ -19,7 +19,8 @@ from llm_experiments.experiments.statistics import contrast, shown
 from llm_experiments.experiments.trial import Result, Trial, restore
 from llm_experiments.experiments.variants import edge_note, variant_trial
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "loss_landscape", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 1500  # with every training that it shares with other rows
 METHODS = ("full", "lora", "cola", "asym_lora", "rac_lora", "cla", "c3la", "s2ft_r")
 PAIRS = {"lora": "cola", "asym_lora": "rac_lora", "cla": "c3la"}  # and its chain
 SLICED = ("full", "lora", "s2ft_r", "cla")

@@ -22,7 +22,8 @@ from llm_experiments.experiments.statistics import (
 from llm_experiments.experiments.tiers import RATE_FACTORS
 from llm_experiments.experiments.trial import Result
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "ood_forgetting", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 2400  # with every training that it shares with other rows
 METHODS = ("full", "lora", "spft", "s2ft_r")
 PAPER = "S2FT, Section 2 and Figure 2"
 

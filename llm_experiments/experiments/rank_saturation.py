@@ -17,7 +17,8 @@ from llm_experiments.models import cache_folder
 from llm_experiments.probes.gradients import gather, gradient_spectrum
 from llm_experiments.train import Run
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "rank_saturation", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 520  # with every training that it shares with other rows
 PAPER = "PEFT against full fine-tuning, Theorem 3 and Table 4"
 SHARE = 0.05  # of the loss: rank is critical where less than this is left
 RATES = (1e-3, 3e-3, 1e-2)
@@ -68,7 +69,9 @@ def _planted(lab: Lab, sheet: Sheet, options: dict) -> None:
             hits.append(before == after)
             gaps.append(max(abs(known[r] - found[r]) for r in ranks))
             values = [1.0, *(found[r] for r in ranks)]
-            per_rank = [(a - b) / w for a, b, w in zip(values[:-1], values[1:], np.diff([0, *ranks]), strict=True)]
+            per_rank = [
+                (a - b) / w for a, b, w in zip(values[:-1], values[1:], np.diff([0, *ranks]), strict=True)
+            ]
             growing.append(max(b - a for a, b in zip(per_rank, per_rank[1:], strict=False)))
             rows.append({"planted rank": true_rank, "seed": seed, "learning rate": f"{lr:g}",
                          "critical, before training": before, "critical, trained": after,

@@ -14,7 +14,8 @@ from llm_experiments.experiments.row import Design, Prediction, Row, Sheet
 from llm_experiments.experiments.statistics import Contrast, contrast, shown
 from llm_experiments.experiments.trial import Trial
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "robustness", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 1400  # with every training that it shares with other rows
 EDITS = ("typos", "synonyms", "distractors")
 PAPER = "PEFT against full fine-tuning, Table 3"
 

@@ -15,7 +15,8 @@ from llm_experiments.experiments.statistics import shown
 from llm_experiments.experiments.tiers import Bed
 from llm_experiments.experiments.trial import Result
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "selection_strategies", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 700  # with every training that it shares with other rows
 SCORES = {"w": "weight", "a": "activation", "s": "weight x activation", "g": "gradient"}
 SELECTIONS = tuple(f"s2ft_{letter}:{side}" for letter in SCORES for side in ("largest", "smallest"))
 METHODS = ("s2ft_r", *SELECTIONS)

@@ -25,7 +25,7 @@ from llm_experiments.experiments.row import Design, Prediction, Row, Sheet
 from llm_experiments.experiments.trial import restore
 from llm_experiments.probes.effective import base_weights, effective_weights
 
-AUDIT: list[list[str]] = []
+AUDIT: list[list[str]] = []  # times are no audit's business: other items run beside it
 METHODS = ("s2ft_r", "lora")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MARKS = (1, 10, 100, 1000)

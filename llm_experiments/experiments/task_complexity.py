@@ -17,7 +17,8 @@ from llm_experiments.models import cache_folder
 from llm_experiments.probes.gradients import gather, gradient_spectrum
 from llm_experiments.train import Run
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "task_complexity", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 900  # with every training that it shares with other rows
 METHODS = ("full", "lora", "s2ft_r")
 PAPER = "PEFT against full fine-tuning, open question 1"
 

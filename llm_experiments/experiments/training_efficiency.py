@@ -25,7 +25,7 @@ from llm_experiments.experiments.lab import Lab
 from llm_experiments.experiments.row import Design, Prediction, Row, Sheet
 from llm_experiments.train import parse_budget
 
-AUDIT: list[list[str]] = []
+AUDIT: list[list[str]] = []  # times are no audit's business: other items run beside it
 METHODS = ("full", "s2ft_r", "lora", "dora", "lisa", "loreft", "galore")
 PEFT = METHODS[2:]  # what the paper compares S2FT with, besides full tuning
 OPTIONS: dict[str, dict[str, Any]] = {m: {"embeddings": False} for m in ("full", "lisa", "galore")}

@@ -22,7 +22,8 @@ from llm_experiments.experiments.variants import (
 )
 from theory.lora_variants.printed import table
 
-AUDIT: list[list[str]] = []
+AUDIT = [["run", "variants_quality", "--tier", "cpu", "--jobs", "1"]]
+AUDIT_SECONDS = 2400  # with every training that it shares with other rows
 PAPER = "LoRA past, present and future"
 SUBSTANTIAL = 0.02  # of rank correlation (or nats): what the paper's "substantially" is taken to mean
 
