@@ -77,7 +77,9 @@ def _script_items(root: Path) -> Iterator[Item]:
                     command = ("-m", "llm_experiments", *arguments)
                     said = sources.literal(file, "AUDIT_SECONDS")
                     expected = float(said) if isinstance(said, int | float) else None
-                    yield Item(" ".join(["llm", *arguments]), kind, command, (file, main), expected)
+                    # the registry of methods imports its rows by name
+                    recipes = sorted((root / "llm_experiments" / "recipes").glob("*.py"))
+                    yield Item(" ".join(["llm", *arguments]), kind, command, (file, main, *recipes), expected)
 
 
 def _audit_list(file: Path) -> list[list[str]]:
