@@ -173,8 +173,8 @@ ROW = Row(
     predictions=PREDICTIONS,
     designs={
         "smoke": Design(("full", "lora", "s2ft_r", "lisa", "galore", "cla"), 1, 10, options={"ranked": 1}),
-        "cpu": Design(METHODS, 2, 1000, "1 seed for methods without a prediction; trainings of ood_forgetting and "
-                      "variants_quality are used", {"ranked": 2}),
+        "cpu": Design(METHODS, 1, 850, "1 seed for methods without a prediction; trainings of ood_forgetting and "
+                      "variants_quality are used", {"ranked": 1}),
         "gpu": Design(METHODS, 3, 2400, "1 seed for methods without a prediction", {"ranked": 3}),
     },
     run=run,
