@@ -37,7 +37,7 @@ class ClaTuned(PeftTuned):
 
     def layers(self) -> list[ClaLayer]:
         """The wrapped layers."""
-        return [m for m in self.model.modules() if isinstance(m, ClaLayer)]
+        return self.model.base_model.wrapped_layers
 
 
 def cla(model: nn.Module, request: Request, offset: int | str, chained: bool = False) -> Tuned:
@@ -70,7 +70,7 @@ def cla(model: nn.Module, request: Request, offset: int | str, chained: bool = F
         tuned.schedule = Chain(
             every,
             partial(_next_link, tuned, offset == "random", request.seed),
-            lambda: [p for p in tuned.model.parameters() if p.requires_grad],
+            lambda: [p for layer in tuned.layers() for p in layer.values.values()],
             policy,
         )
         tuned.settings |= {"every": every, "optimizer_state": policy}

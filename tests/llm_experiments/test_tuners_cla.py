@@ -239,6 +239,42 @@ def test_chained_adapter_switches_exactly_and_works_alone(form):
         tuned.base_model.set_adapter(["default", "other"])
 
 
+@pytest.mark.parametrize("ask", ["at every link", "at the end", "after a cast", "after a copy"])
+def test_trace_of_a_chain_is_what_its_links_ended_with(ask):
+    """Whenever it is asked for, also while the block trains on columns of the trace for the second time."""
+    base = network()
+    tuned = tune(copy.deepcopy(base))
+    layers = [m for m in tuned.modules() if isinstance(m, ClaLayer)]
+    ended = [layer.base_layer.weight.detach().clone() for layer in layers]
+    for _ in range(6):  # 6 links of 3 on 10 and 7 columns: comes round, with blocks that wrap
+        run(tuned, make_optimizer(tuned, lr=0.02), 2)
+        now = deltas(copy.deepcopy(tuned)) if ask == "at every link" else None
+        for layer, weight in zip(layers, ended, strict=True):
+            layer.slices["default"].write(weight, layer.current("default"))
+        if now is not None:
+            for original, delta, weight in zip((base[0], base[2]), now, ended, strict=True):
+                torch.testing.assert_close(original.weight + delta, weight, rtol=1e-12, atol=1e-13)
+            tuned.state_dict()
+        tuned.base_model.shift_()
+    run(tuned, make_optimizer(tuned, lr=0.02), 2)
+    if ask == "after a cast":
+        tuned.to(torch.float32).to(torch.float64)
+        ended = [weight.float().double() for weight in ended]
+        base = base.float().double()
+    if ask == "after a copy":
+        tuned = copy.deepcopy(tuned)
+        layers = [m for m in tuned.modules() if isinstance(m, ClaLayer)]
+    stored = tuned.state_dict()
+    for layer, weight, original in zip(layers, ended, (base[0], base[2]), strict=True):
+        columns = list(layer.trace_columns["default"].positions)
+        assert columns == tuned.peft_config["default"].visited[layer.layer_name]
+        key = next(key for key in stored if key.endswith(f"{layer.layer_name}.cla_trace.default"))
+        assert torch.equal(stored[key], weight[:, columns])
+        assert torch.equal(layer.trace_pretrained["default"], original.weight[:, columns])
+    with tuned.disable_adapter():
+        assert torch.equal(output(tuned), output(base))
+
+
 def test_block_shifts_only_while_active():
     tuned = tune(network())
     tuned.merge_adapter()

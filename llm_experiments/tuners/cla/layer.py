@@ -17,6 +17,9 @@ class ClaLayer(SliceLayer):
     taken out when it is not, and saved with it. A block that comes round to columns of its own trace starts
     from the values there.
 
+    Ending a link in place costs one copy of `r` columns: the tuned values are in the weight already, so only the
+    pretrained values of columns not seen before are kept, and the trace is put together when somebody needs it.
+
     Source: LoRA past, present and future, eq. 5 and 6 and Algorithms 1 and 3.
     """
 
@@ -27,9 +30,20 @@ class ClaLayer(SliceLayer):
         self.scaling: dict[str, float] = {}
         self.cla_trace = BufferDict(persistent=True)
         self.trace_pretrained = BufferDict(persistent=False)
-        self.trace_columns: dict[str, Slice] = {}
+        self._trace_columns: dict[str, Slice] = {}
         self._traced: list[str] = []  # adapters whose trace is in the weight now
+        self._seen: dict[str, set[int]] = {}  # columns of all ended links
+        # Links ended in place since the trace was last put together: fresh columns, their pretrained values.
+        self._ended: dict[str, list[tuple[tuple[int, ...], Tensor]]] = {}
+        self.register_state_dict_pre_hook(_settle_before_saving)
+        self.register_load_state_dict_pre_hook(_settle_before_loading)
         self.register_load_state_dict_post_hook(_show_loaded_trace)
+
+    @property
+    def trace_columns(self) -> dict[str, Slice]:
+        """The columns of finished links by adapter name, in the order of `cla_trace`."""
+        self.settle()
+        return self._trace_columns
 
     def add_block(
         self, adapter_name: str, where: Slice, visited: list[int], scaling: float, perturb: bool
@@ -47,27 +61,35 @@ class ClaLayer(SliceLayer):
         What the block and the trace hold has to be loaded afterwards.
         """
         self.lift()
-        self.trace_columns.pop(adapter_name, None)
-        for store in (self.cla_trace, self.trace_pretrained):
-            if adapter_name in store:
-                del store[adapter_name]
+        self._forget_trace(adapter_name)
         if visited:
             self._leave_trace(adapter_name, Slice(COLUMNS, tuple(visited)))
         self._begin(adapter_name, where)
         self.place()
 
+    def _forget_trace(self, adapter_name: str) -> None:
+        self.trace_columns.pop(adapter_name, None)
+        self._seen.pop(adapter_name, None)
+        for store in (self.cla_trace, self.trace_pretrained):
+            if adapter_name in store:
+                del store[adapter_name]
+
     def delete_adapter(self, adapter_name: str) -> None:
         """Removes an adapter and its trace in the weight."""
         self.lift()
         self.scaling.pop(adapter_name, None)
+        self._seen.pop(adapter_name, None)
         super().delete_adapter(adapter_name)
         self.place()
 
-    def shift_(self, adapter_name: str, where: Slice) -> None:
+    def shift_(self, adapter_name: str, where: Slice) -> tuple[int, ...]:
         """Ends a link: keeps the block's values in the weight and lets the block at `where` train from there.
 
         The parameter stays the same object, so an optimizer keeps holding it; what becomes of the moments
         that belong to the old block is the caller's decision.
+
+        Returns:
+            The columns of the ended link that no link before it had.
 
         Raises:
             ValueError: the adapter is not the active one, or the layer is merged or disabled.
@@ -79,30 +101,62 @@ class ClaLayer(SliceLayer):
             )
             raise ValueError(msg)
         where.check(self.base_layer.weight, self.layer_name)
-        finished, known = self.slices[adapter_name], self.trace_columns.get(adapter_name)
-        if self._in_place == adapter_name and (known is None or not known.overlaps(finished)):
-            self._end_in_place(adapter_name, finished, known)
+        finished, seen = self.slices[adapter_name], self._seen.setdefault(adapter_name, set())
+        fresh = tuple(column for column in finished.positions if column not in seen)
+        if self._in_place == adapter_name:
+            self._end_in_place(adapter_name, finished, fresh)
         else:
-            self._end_by_rewriting(adapter_name, finished, known)
-        self._begin(adapter_name, where)
-        self.place()
+            self._end_by_rewriting(adapter_name, finished)
+        seen.update(fresh)
+        if self._in_place == adapter_name and where.contiguous:
+            self._move_in_place(adapter_name, where)
+        else:
+            self._in_place = None  # the ended block is part of the trace now and stays in the weight
+            self._begin(adapter_name, where)
+            self.place()
+        return fresh
 
-    def _end_in_place(self, adapter_name: str, finished: Slice, known: Slice | None) -> None:
-        """Ends a link on fresh columns: their values are in the weight already and stay there."""
-        pretrained, tuned = self.anchor[adapter_name], self.current(adapter_name).clone()
-        columns = finished
-        if known is not None:
-            columns = Slice(COLUMNS, (*known.positions, *finished.positions))
-            pretrained = torch.cat([self.trace_pretrained[adapter_name], pretrained], dim=1)
-            tuned = torch.cat([self.cla_trace[adapter_name], tuned], dim=1)
-        self.trace_columns[adapter_name] = columns
-        self.trace_pretrained[adapter_name], self.cla_trace[adapter_name] = pretrained, tuned
-        self._in_place, self._traced = None, [adapter_name]
+    def _end_in_place(self, adapter_name: str, finished: Slice, fresh: tuple[int, ...]) -> None:
+        """Ends a link whose values are in the weight already and stay there."""
+        pretrained = self.anchor[adapter_name]
+        if len(fresh) < len(finished):
+            kept = [place for place, column in enumerate(finished.positions) if column in set(fresh)]
+            pretrained = pretrained[:, kept]
+        ended = self._ended.setdefault(adapter_name, [])
+        if fresh:
+            ended.append((fresh, pretrained))
+        self._traced = [adapter_name]
 
-    def _end_by_rewriting(self, adapter_name: str, finished: Slice, known: Slice | None) -> None:
-        """Ends a link whose block is not in place or lies on columns of the trace."""
+    def _move_in_place(self, adapter_name: str, where: Slice) -> None:
+        """Starts a link at a range of columns: the parameter becomes the view of the weight there."""
+        values, view = self.values[adapter_name], where.view(self.base_layer.weight.detach())
+        self.anchor[adapter_name] = view.clone(memory_format=torch.contiguous_format)
+        self.positions[adapter_name] = torch.arange(where.start, where.start + len(where), device=view.device)
+        self.slices[adapter_name] = where
+        values.data, values.grad = view, None
+
+    def settle(self) -> None:
+        """Puts the trace of the adapter in place together; the weight stays as it is."""
+        for name, ended in self._ended.items():
+            known = self._trace_columns.get(name)
+            positions = [*(known.positions if known else ()), *(p for columns, _ in ended for p in columns)]
+            pretrained = [*([self.trace_pretrained[name]] if known else []), *(part for _, part in ended)]
+            columns = Slice(COLUMNS, tuple(positions))
+            tuned = columns.read(self.base_layer.weight.detach())
+            if self._in_place == name:  # the block may train on columns of the trace: it started from these
+                block = {column: place for place, column in enumerate(self.slices[name].positions)}
+                both = [(place, block[column]) for place, column in enumerate(positions) if column in block]
+                for place, own in both:
+                    tuned[:, place] = self.anchor[name][:, own]
+            self._trace_columns[name] = columns
+            self.trace_pretrained[name], self.cla_trace[name] = torch.cat(pretrained, dim=1), tuned
+        self._ended.clear()
+
+    def _end_by_rewriting(self, adapter_name: str, finished: Slice) -> None:
+        """Ends a link whose block is not in place."""
         values = self.current(adapter_name).clone()
         self.lift()
+        known = self.trace_columns.get(adapter_name)
         tuned = None if known is None else self.cla_trace[adapter_name]
         columns = dict.fromkeys([*(known.positions if known else ()), *finished.positions])
         self._leave_trace(adapter_name, Slice(COLUMNS, tuple(columns)))
@@ -127,6 +181,7 @@ class ClaLayer(SliceLayer):
         """Makes room for the trace of an adapter, holding the pretrained values for now; `W` must be `W0`."""
         pretrained = columns.read(self.base_layer.weight.detach())
         self.trace_columns[adapter_name] = columns
+        self._seen[adapter_name] = set(columns.positions)
         self.trace_pretrained[adapter_name] = pretrained
         self.cla_trace[adapter_name] = pretrained.clone()
 
@@ -141,6 +196,7 @@ class ClaLayer(SliceLayer):
 
     def lift(self) -> None:
         """Takes the block in place and every trace out of the weight, which is `W0` again."""
+        self.settle()
         super().lift()
         if not self.merged:
             self._hide()
@@ -186,6 +242,7 @@ class ClaLayer(SliceLayer):
 
     def pretrained_weight(self) -> Tensor:
         """A copy of `W0`, whatever is in place or merged."""
+        self.settle()
         weight = super().pretrained_weight()
         for name in self._traced:
             self.trace_columns[name].write(weight, self.trace_pretrained[name])
@@ -193,10 +250,15 @@ class ClaLayer(SliceLayer):
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """The weight change of all links together: `(alpha / r) sum_j B_j A_j` (d_out x d_in)."""
+        self.settle()
         delta_W = super().get_delta_weight(adapter)
         if adapter in self.trace_columns:
             self.trace_columns[adapter].add(delta_W, self.cla_trace[adapter] - self.trace_pretrained[adapter])
         return delta_W
+
+    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
+        self.settle()
+        return super()._apply(fn, recurse)
 
     def __repr__(self) -> str:
         return "cla." + super().__repr__()
@@ -230,6 +292,14 @@ class ClaFactorLayer(ClaLayer):
         return (self.anchor[adapter_name] + self.change(adapter_name).detach()).to(
             self.anchor[adapter_name].dtype
         )
+
+
+def _settle_before_saving(layer: ClaLayer, prefix: str, keep_vars: bool) -> None:
+    layer.settle()
+
+
+def _settle_before_loading(layer: ClaLayer, *arguments: object) -> None:
+    layer.settle()
 
 
 def _show_loaded_trace(layer: ClaLayer, incompatible_keys: object) -> None:

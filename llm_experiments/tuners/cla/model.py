@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -98,6 +99,12 @@ class ClaModel(BaseTuner):
         layer.add_block(adapter_name, where, visited, peft_config.scaling, peft_config.perturb)
         if layer is not target:
             self._replace_module(parent, target_name, layer, target)
+            self.__dict__.pop("wrapped_layers", None)
+
+    @cached_property
+    def wrapped_layers(self) -> list[ClaLayer]:
+        """The layers that carry blocks; walking through all modules would cost more than moving the blocks."""
+        return [module for module in self.modules() if isinstance(module, ClaLayer)]
 
     def shift_(self, adapter_name: str = "default", offsets: Mapping[str, int] | None = None) -> None:
         """Ends a link of the chain in every layer and starts the next one at other columns.
@@ -107,14 +114,14 @@ class ClaModel(BaseTuner):
             offsets: first column by layer; by default `r` further on, wrapping around after the last column.
         """
         config = self.peft_config[adapter_name]
-        for layer in self.modules():
-            if isinstance(layer, ClaLayer) and adapter_name in layer.values:
+        for layer in self.wrapped_layers:
+            if adapter_name in layer.values:
                 name = layer.layer_name
                 start = (config.offsets[name] + config.r) if offsets is None else offsets[name]
                 start %= layer.in_features
-                layer.shift_(adapter_name, Slice.block(COLUMNS, start, config.r, layer.in_features))
+                fresh = layer.shift_(adapter_name, Slice.block(COLUMNS, start, config.r, layer.in_features))
                 config.offsets[name] = start
-                config.visited[name] = list(layer.trace_columns[adapter_name].positions)
+                config.visited[name] = [*config.visited.get(name, ()), *fresh]
 
     def chain_state(self, adapter_name: str = "default") -> dict[str, torch.Tensor]:
         """Where the chain stands: per layer the first column of the block and the visited columns."""
@@ -149,6 +156,7 @@ class ClaModel(BaseTuner):
     def _unload_and_optionally_merge(self, merge: bool = True, **kwargs: Any) -> nn.Module:
         if not merge:
             unplace(self.model)
+        self.__dict__.pop("wrapped_layers", None)
         return super()._unload_and_optionally_merge(merge=merge, **kwargs)
 
 
