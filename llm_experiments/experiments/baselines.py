@@ -62,7 +62,7 @@ PREDICTIONS = (
 def run(lab: Lab, sheet: Sheet) -> None:
     """Trains every method at its own rate and ranks them."""
     bed, design = lab.bed(), sheet.design
-    lab.choose_rates("main", [m for m in design.methods if m not in OTHERS])
+    lab.choose_rates("main", [m for m in design.methods if m in (*POOL, *VARIANTS)])
     trials = {
         m: _trials(lab, m, design.options["ranked"] if m in (*POOL, *RANKED) else 1) for m in design.methods
     }
@@ -173,7 +173,7 @@ ROW = Row(
     predictions=PREDICTIONS,
     designs={
         "smoke": Design(("full", "lora", "s2ft_r", "lisa", "galore", "cla"), 1, 10, options={"ranked": 1}),
-        "cpu": Design(METHODS, 1, 850, "1 seed for methods without a prediction; trainings of ood_forgetting and "
+        "cpu": Design(METHODS, 1, 560, "1 seed for methods without a prediction; trainings of ood_forgetting and "
                       "variants_quality are used", {"ranked": 1}),
         "gpu": Design(METHODS, 3, 2400, "1 seed for methods without a prediction", {"ranked": 3}),
     },

@@ -164,7 +164,7 @@ ROW = Row(
     predictions=PREDICTIONS,
     designs={
         "smoke": Design((METHOD,), 1, 8, "one component at a time, 3 rates each"),
-        "cpu": Design((METHOD,), 2, 450, "query, key, value, output, up, down; 3 rates each"),
+        "cpu": Design((METHOD,), 1, 450, "query, key, value, output, up, down; 3 rates each"),
         "gpu": Design((METHOD,), 5, 900, "query, key, value, output, gate, up, down; 3 rates each"),
     },
     run=run,

@@ -119,7 +119,7 @@ ROW = Row(
     predictions=PREDICTIONS,
     designs={
         "smoke": Design(METHODS, 1, 6),
-        "cpu": Design(METHODS, 2, 500, "the random selection's trainings are those of ood_forgetting"),
+        "cpu": Design(METHODS, 1, 260, "the random selection's trainings are those of ood_forgetting"),
         "gpu": Design(METHODS, 5, 900),
     },
     run=run,
