@@ -94,7 +94,7 @@ def run(lab: Lab, sheet: Sheet) -> None:
     sheet.table(
         "The change of the tuned matrices (mean ± 95% over seeds; entries and kurtosis of seed 0)", rows
     )
-    _every_rate(lab, sheet)
+    _every_rate(lab, sheet, found)
     sheet.figures.append(_histogram(histograms))
     sheet.figures.append(_movement(found, norms))
     sheet.note(
@@ -110,9 +110,10 @@ def run(lab: Lab, sheet: Sheet) -> None:
     )
 
 
-def _every_rate(lab: Lab, sheet: Sheet) -> None:
+def _every_rate(lab: Lab, sheet: Sheet, found: dict[str, list[Result]]) -> None:
     """Sizes at every rate of the grid: is the order of methods an order of rates?"""
     bed, rows, series = lab.bed(), [], []
+    sizes: dict[str, list[tuple[float, float]]] = {}
     for method in METHODS:
         default, points = bed.settings(method).lr, []
         for factor in RATE_FACTORS:
@@ -124,6 +125,7 @@ def _every_rate(lab: Lab, sheet: Sheet) -> None:
             losses = [r.measure("train", bed.loss) for r in results]
             norms = [mean(r, "spectral_ratio") for r in results]
             points.append((float(np.mean(losses)), float(np.mean(norms))))
+            sizes.setdefault(method, []).append((points[-1][0], float(np.mean([size(r) for r in results]))))
             rows.append(
                 {
                     "method": method,
@@ -135,6 +137,13 @@ def _every_rate(lab: Lab, sheet: Sheet) -> None:
             )
         points.sort()
         series.append({"label": method, "x": [x for x, _ in points], "y": [y for _, y in points]})
+    target = float(np.mean([r.measure("train", bed.loss) for r in found["full"]]))
+    near = {m: min(each, key=lambda point: abs(point[0] - target))[1] for m, each in sizes.items()}
+    larger = [m for m in PARAMETER_EFFICIENT if m in near and near[m] > near["full"]]
+    sheet.summary = (
+        "At the rate of each method whose training loss is nearest to full tuning's, the entries of the change are larger "
+        f"than full tuning's for {', '.join(larger) or 'none'}."
+    )
     sheet.table("Every rate of the grid (mean ± 95% over seeds)", rows)
     sheet.figures.append(
         {

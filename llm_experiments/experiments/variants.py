@@ -36,7 +36,7 @@ PAIRS = {"lora": "cola", "asym_lora": "rac_lora", "cla": "c3la", "random_cla": "
 ITEMS = {"smoke": 8, "cpu": 800, "gpu": 1000}
 
 
-def variant_trial(lab: Lab, method: str, seed: int) -> Trial:
+def variant_trial(lab: Lab, method: str, seed: int, **changes: object) -> Trial:
     """The training that these rows share, with intruders and norms at each quarter of it."""
     quarter = max(1, lab.bed().common["steps"] // 4)
     return lab.trial(
@@ -49,6 +49,7 @@ def variant_trial(lab: Lab, method: str, seed: int) -> Trial:
         eval_every=quarter,
         final_items=ITEMS[lab.tier.name],
         splits="test",
+        **changes,
     )
 
 
@@ -60,6 +61,25 @@ def train_all(lab: Lab, sheet: Sheet) -> dict[str, list[Result]]:
     results = iter(lab.results(trials, "variants"))
     found = {method: [next(results) for _ in seeds] for method in methods}
     return {m: rows for m, rows in found.items() if not any(result.failure for result in rows)}
+
+
+def at_default_rate(lab: Lab, sheet: Sheet, found: Found) -> dict[str, list[Result]]:
+    """The methods of `PAIRS` once more, all at their default rate, which is one for all of them.
+
+    Chosen rates of a chain and of what it chains may differ by the width of the grid, and with them all that grows with
+    the size of the change.
+    """
+    methods = [m for pair in PAIRS.items() if set(pair) <= set(found) for m in pair]
+    seeds = range(sheet.design.seeds)
+    trials = [variant_trial(lab, m, seed, lr=lab.bed().settings(m).lr) for m in methods for seed in seeds]
+    results = iter(lab.results(trials, "default rates"))
+    again = {m: [next(results) for _ in seeds] for m in methods}
+    return {m: rows for m, rows in again.items() if not any(r.failure for r in rows)}
+
+
+def pairs_in(found: Found) -> dict[str, str]:
+    """The pairs of `PAIRS` of which both were trained."""
+    return {base: chain for base, chain in PAIRS.items() if base in found and chain in found}
 
 
 def score(sheet: Sheet, found: Found, name: str, first: str, second: str, values: Compare) -> None:
