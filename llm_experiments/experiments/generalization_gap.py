@@ -148,7 +148,7 @@ def _at_equal_loss(
     )
     sheet.note(
         f"At equal training loss {right} clear differences are ordered rightly, {wrong} wrongly, {tied} stand under one "
-        "bound. A chain that was given a smaller rate than what it chains learns less, which narrows its gap at equal steps."
+        "bound. A chain with a smaller rate than what it chains learns less, which narrows its gap at equal steps."
     )
 
 
