@@ -24,6 +24,7 @@ audit: ready ## settle every claim, run the simulators, write records, figures a
 	$(PY) -m reports audit --budget $(BUDGET)
 
 audit-full: ready ## the same without a limit in time
+	$(PY) -m llm_experiments prepare --only smollm2
 	$(PY) -m reports audit --budget none
 
 test: lint ## style, types, proof-checks and unit tests
