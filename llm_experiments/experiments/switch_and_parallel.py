@@ -103,9 +103,12 @@ def run(lab: Lab, sheet: Sheet) -> None:
                f"random order, {rounds} rounds, load average before the start {load:.1f}.")  # fmt: skip
     sheet.note(f"Batches: a {options['serving_width']} x {options['serving_width']} layer. Stacking the adapters of a "
                "batch is not timed, for neither form; multiply-adds are equal, 2 r d = s d an example.")  # fmt: skip
-    sheet.note("Switches go between the trained adapters of different seeds in random order, on the matrices of the "
-               "highest block. With few adapters the error need not grow for long: each of them, put in and out again, "
-               "changes the base at most once.")  # fmt: skip
+    inplace = exponent(switching, "lora_addmm")
+    sheet.note(f"The published form of LoRA's switch makes a d x d matrix first, which leaves the caches and has to be "
+               f"allocated: it grows faster than the arithmetic. One call in place: exponent {inplace:.2f}.")  # fmt: skip
+    sheet.note(
+        "Switches go between the trained adapters of different seeds in random order, on the matrices of the highest block."
+    )
 
 
 def exponent(rows: Sequence[Mapping[str, float]], form: str) -> float:
