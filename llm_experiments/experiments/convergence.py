@@ -238,7 +238,7 @@ ROW = Row(
     designs={
         "smoke": Design(METHODS, 1, 8, "", {"steps": 4, "every": 2, "train_size": 8}),
         "cpu": Design(
-            METHODS, 3, 560, "48 examples, links of 10 steps", {"steps": 60, "every": 10, "train_size": 48}
+            METHODS, 2, 380, "48 examples, links of 10 steps", {"steps": 60, "every": 10, "train_size": 48}
         ),
         "gpu": Design(
             METHODS,

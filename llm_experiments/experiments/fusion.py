@@ -318,7 +318,7 @@ ROW = Row(
     predictions=PREDICTIONS,
     designs={
         "smoke": Design(METHODS, 1, 8, "two tasks", {"items": 8}),
-        "cpu": Design(METHODS, 3, 400, "two tasks; S2FT also on disjoint channels", {"items": 500}),
+        "cpu": Design(METHODS, 2, 280, "two tasks; S2FT also on disjoint channels", {"items": 500}),
         "gpu": Design(METHODS, 5, 900, "two tasks; S2FT also on disjoint channels", {"items": 500}),
     },
     run=run,

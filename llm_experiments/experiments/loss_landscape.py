@@ -205,7 +205,7 @@ ROW = Row(
     designs={
         "smoke": Design(("full", "lora", "cola"), 1, 8, "", {"points": 3, "examples": 4}),
         "cpu": Design(
-            METHODS, 3, 480, "slices of 15 x 15 points for one seed", {"points": 15, "examples": 32}
+            METHODS, 2, 330, "slices of 15 x 15 points for one seed", {"points": 15, "examples": 32}
         ),
         "gpu": Design(
             METHODS, 3, 1500, "slices of 51 x 51 points for one seed", {"points": 51, "examples": 64}
