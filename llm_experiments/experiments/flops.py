@@ -142,6 +142,10 @@ def run(lab: Lab, sheet: Sheet) -> None:
     sheet.note(
         "SpFT, GaLore and DoRA do work that is no product of a linear layer (masks, projections, norms)."
     )
+    if bed.common.get("cached_lower"):
+        sheet.note(
+            f"The lowest {bed.common['cached_lower']} layers are frozen and run once: they are not counted."
+        )
 
 
 def step_count(
