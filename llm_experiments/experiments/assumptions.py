@@ -56,7 +56,10 @@ def run(lab: Lab, sheet: Sheet) -> None:
 
 
 def _run(lab: Lab, method: str) -> Run:
-    settings = lab.settings("main", method, eval_items=1, eval_every=0)
+    bed = lab.bed()
+    # six restarts in a training, however short
+    options = {"every": max(2, bed.common["steps"] // 6)} if method == "peso_lora_r" else {}
+    settings = lab.settings("main", method, eval_items=1, eval_every=0, options=options)
     return Run(settings, folder=cache_folder("runs"), checkpoint_every=10**9).prepare()
 
 

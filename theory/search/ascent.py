@@ -35,7 +35,7 @@ def climb(
             if groups and rng.random() < 0.5:
                 trial[row, groups[int(rng.integers(len(groups)))]] *= 2.0 ** rng.standard_normal()
             else:
-                used = np.flatnonzero(trial[row]) if rng.random() < 0.7 else []
+                used = np.flatnonzero(trial[row]) if rng.random() < 0.7 else np.zeros(0, dtype=int)
                 i = int(rng.choice(used)) if len(used) else int(rng.integers(z.shape[1]))
                 kept = rng.choice([0.0, 1.0]) if rng.random() < 0.5 else rng.standard_normal()
                 trial[row, i] = kept * trial[row, i] + rng.choice([0.0, 1.0]) * rng.standard_normal()

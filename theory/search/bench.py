@@ -49,13 +49,14 @@ TOLERANCE = 1e-9  # of a check, relative
 
 
 def _square(M: np.ndarray) -> np.ndarray:
-    return np.einsum("bij,bij->b", M, M)
+    return np.asarray(np.einsum("bij,bij->b", M, M))
 
 
 def _tail_batched(A: np.ndarray) -> np.ndarray:
     U, s, Vt = np.linalg.svd(A, full_matrices=False)
     rest = A - (U[..., :, :4] * s[..., None, :4]) @ Vt[..., :4, :]
-    return np.abs(_square(rest) - (s[..., 4:] ** 2).sum(-1)) <= TOLERANCE * _square(A)
+    holds: np.ndarray = np.abs(_square(rest) - (s[..., 4:] ** 2).sum(-1)) <= TOLERANCE * _square(A)
+    return holds
 
 
 def _tail_plain(a: np.ndarray) -> bool:
@@ -102,7 +103,10 @@ def _gram_batched(A: np.ndarray) -> np.ndarray:
     G = np.swapaxes(A, -1, -2) @ A
     values = np.linalg.eigvalsh(G)
     trace = np.einsum("bii->b", G)
-    return (np.abs(values.sum(-1) - trace) <= TOLERANCE * trace) & (values[:, 0] >= -TOLERANCE * trace)
+    holds: np.ndarray = (np.abs(values.sum(-1) - trace) <= TOLERANCE * trace) & (
+        values[:, 0] >= -TOLERANCE * trace
+    )
+    return holds
 
 
 def _gram_plain(a: np.ndarray) -> bool:
@@ -158,7 +162,7 @@ CHECKS: dict[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., An
 def _by_kit(statement: Statement, A: np.ndarray) -> np.ndarray:
     """Whether a text holds, by the kit of floats."""
     kit = Floats()
-    return kit.run(statement, Instance(A=kit.wrap(A)))[1] >= -TOLERANCE
+    return np.asarray(kit.run(statement, Instance(A=kit.wrap(A)))[1] >= -TOLERANCE)
 
 
 def batches(sizes: Sequence[int] = (8, 16, 32), count: int = 2048) -> list[Json]:

@@ -141,7 +141,8 @@ def _best(part: Part, count: int, before: Any, patient: bool) -> tuple[float, Ar
     if problem.setting.families is not None:
         pools.insert(0, np.asarray(problem.setting.families(part.rng, part.d, count // 4), dtype=float))
     if before is not None:
-        pools.insert(0, embedded(*before, shapes))
+        small, points_before = before
+        pools.insert(0, embedded(small, points_before, shapes))
     pool = np.concatenate(pools)
     f = part.objective("ratio", LENGTH)
     values = f(pool)
