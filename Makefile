@@ -23,9 +23,12 @@ help: ## this list
 audit: ready ## settle every claim, run the simulators, write records, figures and pages (within BUDGET)
 	$(PY) -m reports audit --budget $(BUDGET)
 
-audit-full: ready ## the same without a limit in time
+audit-full: ready ## the same without a limit in time, then the README's journeys in a fresh environment
 	$(PY) -m llm_experiments prepare --only smollm2
 	$(PY) -m reports audit --budget none
+	rm -rf .cache/fresh
+	@$(MAKE) --no-print-directory environment VENV=.cache/fresh/venv
+	OMP_NUM_THREADS=1 .cache/fresh/venv/bin/python -m pytest tests/journeys
 
 test: lint ## style, types, proof-checks and unit tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile --timeout 900 theory tests
