@@ -10,6 +10,7 @@ out as neutral.
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 from llm_experiments.data import DataError, Example, Splits, Task, ranked, take, three_way
 from sims import assets
@@ -42,8 +43,8 @@ def read(domain: str) -> list[Example]:
 
 
 @cache
-def _everything() -> Splits:
-    """All examples: they depend on no seed, and hashing them takes a second."""
+def _everything(folder: Path) -> Splits:
+    """All examples of the fetched folder: they depend on no seed, and hashing them takes a second."""
     train, validation, test = three_way(read("movies"), train=0.4, validation=0.1)
     splits = {"train": train, "validation": validation, "test": test}
     return splits | {f"ood_{domain}": ranked(read(domain)) for domain in FILES if domain != "movies"}
@@ -51,7 +52,8 @@ def _everything() -> Splits:
 
 def make(seed: int, train_size: int) -> Splits:
     """Film reviews 40% training pool, 10% validation, 50% test; the other domains are tests only."""
-    return _everything() | {"train": take(_everything()["train"], train_size, "train_size")}
+    found = _everything(assets.path("snippets"))
+    return found | {"train": take(found["train"], train_size, "train_size")}
 
 
 TASK = Task(

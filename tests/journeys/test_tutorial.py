@@ -52,7 +52,13 @@ def test_from_the_written_template_to_an_interrupted_search(tmp_path):
     assert subprocess.run([*THEORY, "new", "my_lemma.py"], cwd=tmp_path, capture_output=True).returncode == 0
     command = [*THEORY, "falsify", "my_lemma.py", "--jobs", "1", "--budget", "100000000", "--json"]
     search = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # tests that run in the background have Ctrl-C ignored, and a process inherits that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     time.sleep(6)
     search.send_signal(signal.SIGINT)
