@@ -60,7 +60,7 @@ def test_from_the_written_template_to_an_interrupted_search(tmp_path):
         # tests that run in the background have Ctrl-C ignored, and a process inherits that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    time.sleep(6)
+    time.sleep(12)  # the search has begun, on a busy machine too
     search.send_signal(signal.SIGINT)
     printed, errors = search.communicate(timeout=60)
     assert search.returncode == 3, errors
