@@ -48,6 +48,8 @@ def _predictions(records: dict[str, Record], claims: dict[str, Record]) -> list[
     found = []
     for name, record in sorted(records.items()):
         row, _, tier = name.partition("/")
+        # an assumption that fails leaves the theorem right and without application
+        role = "assumed by " if record.get("assumptions") else ""
         for score in record.get("predictions", []):
             smallest = score.get("smallest_effect")
             found.append(
@@ -56,7 +58,7 @@ def _predictions(records: dict[str, Record], claims: dict[str, Record]) -> list[
                     "tier": tier,
                     "says": score["says"],
                     "source": score["source"],
-                    "claims": _links(score["claims"], claims),
+                    "claims": role * bool(score["claims"]) + _links(score["claims"], claims),
                     "measured": score["measured"],
                     "outcome": score["outcome"],
                     "smallest": "-" if smallest is None else f"{smallest:.2g}",

@@ -105,7 +105,7 @@ def test_too_few_items_are_refused(run_of):
         FarText(run_of("lora", steps=None, model="tiny_bert"), items=4)
 
 
-@pytest.mark.skipif(not assets.is_present("bbc"), reason="the BBC articles are not fetched (make prepare)")
+@pytest.mark.skipif(not assets.is_present("bbc"), reason="the BBC articles are not fetched (make ready)")
 def test_the_real_articles_are_distinct_and_nested():
     every, few = articles(), articles(50)
     assert every[:50] == few and len(every) > 2000
