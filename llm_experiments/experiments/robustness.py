@@ -18,17 +18,18 @@ AUDIT = [["run", "robustness", "--tier", "cpu", "--jobs", "1"]]
 AUDIT_SECONDS = 1400  # with every training that it shares with other rows
 EDITS = ("typos", "synonyms", "distractors")
 PAPER = "PEFT against full fine-tuning, Table 3"
+APPLIED = "Theorem 4 as the paper applies it to frozen models"
 
 PREDICTIONS = (
     Prediction("bite", "the edits raise the loss (otherwise nothing can be compared)", "precondition", +1,
                about="loss, edited - clean, full tuning"),
     Prediction("clean", "on clean text LoRA is at least as good as full tuning", PAPER, +1,
                about="loss on clean text, full - LoRA"),
-    Prediction("lora", "LoRA loses more by the edits than full tuning", f"{PAPER}; Theorem 4 as the paper applies it to frozen models", +1,
+    Prediction("lora", "LoRA loses more by the edits than full tuning", f"{PAPER}; {APPLIED}", +1,
                ("peft_vs_fft/thm_4_frozen",), about="rise of the loss, LoRA - full"),
-    Prediction("s2ft", "S2FT loses more by the edits than full tuning", "Theorem 4 as the paper applies it to frozen models", +1,
+    Prediction("s2ft", "S2FT loses more by the edits than full tuning", APPLIED, +1,
                ("peft_vs_fft/thm_4_frozen",), about="rise of the loss, S2FT - full"),
-    Prediction("spft", "unstructured sparse tuning loses more by the edits than full tuning", "Theorem 4 as the paper applies it to frozen models",
+    Prediction("spft", "unstructured sparse tuning loses more by the edits than full tuning", APPLIED,
                +1, ("peft_vs_fft/thm_4_frozen",), about="rise of the loss, SpFT - full"),
     Prediction("sign", "for frozen models no sign follows: over kinds of edits and methods both signs occur",
                "peft_vs_fft/thm_4_frozen", 0, ("peft_vs_fft/thm_4_frozen",)),
