@@ -62,7 +62,10 @@ def test_from_the_written_template_to_an_interrupted_search(tmp_path):
     )
     time.sleep(12)  # the search has begun, on a busy machine too
     search.send_signal(signal.SIGINT)
-    printed, errors = search.communicate(timeout=60)
+    try:
+        printed, errors = search.communicate(timeout=60)
+    finally:
+        search.kill()  # a search that would not stop must not go on after the test
     assert search.returncode == 3, errors
     report = json.loads(printed)
     assert report["interrupted"] and not report["found"] and report["evaluations"] > 0
